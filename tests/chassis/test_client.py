@@ -143,7 +143,7 @@ async def test_a_service_that_is_just_starting_is_tried_again() -> None:
         async with service_client(f"http://127.0.0.1:{starting.getsockname()[1]}", timeout_seconds=60) as client:
             asking = asyncio.create_task(client.get("/there"))
             await asyncio.sleep(0.1)
-            starting.listen()  # in one step: the last attempt follows half a second after the first one
+            starting.listen()  # start to listen in one step, because the last attempt is half a second after the first
             async with other(starting, answer):
                 assert (await asking).status_code == 204
 

@@ -35,7 +35,8 @@ def test_specs_are_written_without_settings_and_then_fresh(service: Service) -> 
     document = json.loads(OPENAPI.read_text())
     assert document["info"]["title"] == "tiny"
     assert "/v1/things" in document["paths"]
-    assert not any(path.endswith("z") for path in document["paths"])  # the probes are for the platform
+    # The document has no probes, which are for the platform.
+    assert not any(path.endswith("z") for path in document["paths"])
     assert main(service, ["specs", "--check"]) == 0
 
 
@@ -190,7 +191,7 @@ def test_a_database_that_cannot_be_reached_is_reported_in_one_sentence(
 def test_migrate_check_needs_no_database_of_ours_and_fails_on_a_difference(
     service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # As a `make dev` that has ended leaves the file: nothing listens at this address.
+    # A killed `make dev` leaves such a file: nothing listens at this address.
     servers_file.write({"DATABASE_URL": f"postgresql://tiny:s3cret@127.0.0.1:{embedded.free_port()}/tiny"})
     assert main(service, ["migrate", "--check"]) == 0
     assert main(dataclasses.replace(service, tables=metadata_for("tiny")), ["migrate", "--check"]) == 1

@@ -190,7 +190,7 @@ async def test_the_limit_of_a_transaction_ends_with_the_transaction(database_url
     async with pooled(database_url) as database:
         async with limited(30), database.unit_of_work() as uow:
             assert 25_000 < await milliseconds(uow.connection) <= 31_000
-        # not below the limit of each statement, so the server gets no limit
+        # more time is left than any statement has, so the server gets no limit
         async with limited(60), database.unit_of_work() as uow:
             assert await uow.connection.fetchval(shown) == "0"
         assert [row[0] for row in await database.fetch(shown)] == ["0"]

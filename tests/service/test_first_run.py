@@ -223,7 +223,7 @@ def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open
                 assert next(parts) == b"tick"
                 with socket.create_connection(("127.0.0.1", urlsplit(base).port)) as upload:
                     upload.sendall(UPLOAD.format(token).encode())
-                    time.sleep(0.5)  # until the service reads the body
+                    time.sleep(0.5)  # wait until the service reads the body
                     route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
                     wait_until(lambda: fetch(f"{base}/v1/bills", token) == 200, seconds=START_SECONDS)
         finally:
@@ -316,7 +316,7 @@ def answer_every_question(template: Path, folder: Path) -> list[str]:
 def press(terminal: fdpexpect.fdspawn, key: str, following: str) -> None:
     """Press the key until the following text is shown: a prompt that is still being drawn ignores keys."""
     for _ in range(10):
-        terminal.expect(pexpect.TIMEOUT, timeout=0.3)  # usually enough
+        terminal.expect(pexpect.TIMEOUT, timeout=0.3)  # this is usually enough for the prompt to be drawn
         terminal.send(key)
         if terminal.expect_exact([following, pexpect.TIMEOUT], timeout=15) == 0:
             return

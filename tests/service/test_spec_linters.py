@@ -16,7 +16,8 @@ from tests.support.services import Render
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("spec-linters")]
 
-SERVICES = ("every-type", "short", "approved", "both-rabbitmq")  # no broker, NATS, Kafka, RabbitMQ
+# Services without a broker, and on NATS, Kafka and RabbitMQ.
+SERVICES = ("every-type", "short", "approved", "both-rabbitmq")
 
 # The allowed findings with their reasons: (the rule, the document).
 EXCEPTED = {

@@ -217,7 +217,7 @@ def rabbitmq(folder: Path | None = None, port: int | None = None) -> Generator[B
         (home / "rabbitmq.conf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
         (home / "plugins").write_text("[].\n")
         environment = {
-            "HOME": str(home),  # the Erlang cookie
+            "HOME": str(home),  # this folder has the Erlang cookie
             "RABBITMQ_NODENAME": f"slipway-{port}@localhost",
             "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
             "RABBITMQ_CONF_ENV_FILE": os.devnull,

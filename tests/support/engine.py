@@ -136,7 +136,7 @@ def _started(folder: Path, *network: str, before: tuple[str, ...] = ()) -> Gener
     images = tempfile.TemporaryDirectory(prefix="engine-", dir=_roomy_memory(), ignore_cleanup_errors=True)
     state = ["--data-root", images.name, "--exec-root", str(folder / "exec"), "--pidfile", str(folder / "pid")]
     socket = f"unix://{folder / 'socket'}"
-    configuration = folder / "daemon.json"  # not the configuration in /etc
+    configuration = folder / "daemon.json"  # the daemon reads this file, and not the configuration in /etc
     configuration.write_text("{}")
     with (folder / "daemon.log").open("wb") as log:
         process = spawn(

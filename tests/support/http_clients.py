@@ -13,7 +13,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 def prepare() -> None:
     """Change the defaults of httpx2. A client with a time limit or a context of its own keeps them."""
-    for phase in ("connect", "read", "write", "pool"):  # 5 seconds are for a machine that is idle
+    for phase in ("connect", "read", "write", "pool"):  # the default of 5 seconds is for an idle machine
         setattr(DEFAULT_TIMEOUT_CONFIG, phase, PATIENCE_SECONDS)
     default.create_ssl_context = _shared_context  # ty: ignore[invalid-assignment]
 

@@ -10,7 +10,7 @@ def lint_imports(project: Path, *, source: Path) -> tuple[int, str]:
     program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
     ran = subprocess.run(
         [
-            # -P, so that Python imports the package of the copy, and not of the current folder.
+            # -P lets Python import the package of the copy, and not the package of the current folder.
             *(sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(source)!r}); {program}"),
             *(str(project / "pyproject.toml"), "--no-cache", "--no-logo"),
         ],

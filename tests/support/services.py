@@ -22,7 +22,7 @@ def lend_packages(born: Path, service: Path) -> None:
     for file in (target / "pyvenv.cfg", *(target / "bin").iterdir()):
         if file.is_symlink() or b"\0" in (text := file.read_bytes()):
             continue
-        text = text.replace(bytes(source), bytes(target))  # a script names its Python
+        text = text.replace(bytes(source), bytes(target))  # a script has the path of its Python
         if file.name.startswith(("activate", "pyvenv")):  # these also contain the name of the service
             text = text.replace(born.name.encode(), service.name.encode())
         mode = file.stat().st_mode

@@ -162,7 +162,7 @@ async def test_a_fetch_takes_no_more_than_its_limit(meeting: Meeting) -> None:
 async def test_a_fetch_with_nothing_to_take_ends_in_time(meeting: Meeting) -> None:
     bank = await meeting.join("bank", awaits=["bank.paid.v1"])
     subscription = await bank.subscribe(Kind.EVENT)
-    await subscription.fetch(10, wait_seconds=1)  # meanwhile Kafka's group forms
+    await subscription.fetch(10, wait_seconds=1)  # Kafka's group forms during this fetch
 
     took = []
     for _ in range(5):
@@ -486,5 +486,5 @@ async def test_a_killed_broker_is_unavailable_until_its_restart(meeting: Meeting
             assert isinstance(fetched, list)
             await subscription.acknowledge(fetched)
             came += bodies(fetched)
-    # The broker may redeliver 2 and 3, which we still hold; if so, before newer messages.
+    # The broker may redeliver 2 and 3, which this process still holds. They then come before newer messages.
     assert came == sorted(came)

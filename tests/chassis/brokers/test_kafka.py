@@ -213,7 +213,7 @@ async def test_a_batch_that_cannot_be_decoded_is_delivered_as_unreadable_and_all
         joined(server.url, name, partitions=1, also=other) as successor,
     ):
         await publish(bank, name, 1)
-        await asyncio.gather(publish(bank, name, 222222), publish(bank, name, 333333))  # in one batch
+        await asyncio.gather(publish(bank, name, 222222), publish(bank, name, 333333))  # both records are in one batch
         await publish(bank, name, 4)
         await publish(bank, other, 5, 6, 7)
         spoil(server, name, b"222222", how)
@@ -257,7 +257,7 @@ async def least_share(server: brokers.Broker, name: str, *, number: int) -> int:
 async def test_a_producer_that_can_never_send_again_is_replaced(server: brokers.Broker, name: str) -> None:
     async with joined(server.url, name, publish_timeout_seconds=4) as bank:
         publisher = await bank.supervised.ready()
-        publisher.producer._sender.sender_task.cancel()  # as after an error that aiokafka does not survive
+        publisher.producer._sender.sender_task.cancel()  # an error that aiokafka does not survive ends this task, too
         with pytest.raises(BrokerUnavailable):
             await publish(bank, name, 1)
         assert await bank.supervised.ready() is not publisher

@@ -76,7 +76,7 @@ async def take_all(subscription: Subscription, last: int) -> list[int]:
 async def test_a_successor_of_a_consumer_that_died_takes_its_events_first(
     meeting: Meeting, link: Link, version: str
 ) -> None:
-    # Longer than the test waits: a broker that only waits until the messages time out fails this test.
+    # The server redelivers later than the test waits: a broker that only waits for the redelivery fails this test.
     dying = await meeting.join("bank", **BOTH, url=link.url, redelivery_seconds=2 * PATIENCE_SECONDS)
     subscription = await dying.subscribe(Kind.EVENT)
     await publish(meeting, dying, 10)
@@ -212,7 +212,7 @@ async def test_a_client_that_the_server_threw_out_comes_back(meeting: Meeting) -
 async def test_a_server_that_hangs_is_unavailable_for_all_at_the_same_time(meeting: Meeting, link: Link) -> None:
     bank = await meeting.join("bank", **BOTH, url=link.url, publish_timeout_seconds=1)
     link.freeze()
-    async with asyncio.timeout(120):  # one after the other they would take 500 s
+    async with asyncio.timeout(120):  # calls that follow each other would take 500 s
         sent = await asyncio.gather(*(bank.publish(meeting.event()) for _ in range(500)), return_exceptions=True)
     assert {type(outcome) for outcome in sent} == {BrokerUnavailable}
     link.restore()

@@ -200,7 +200,8 @@ async def test_a_message_that_was_acknowledged_just_before_the_end_is_not_delive
             await bank.publish(event(service, str(number).encode()))
         await subscription.acknowledge(await take(subscription, 5))
         assert subscription._channel is not None
-        await _leave(subscription._channel)  # no iteration of the event loop in between gives the client more time
+        # Leave at once: an iteration of the event loop in between would give the client more time.
+        await _leave(subscription._channel)
     async with joined(server.url, speaking_to_itself(service)) as bank:
         assert await (await bank.subscribe(Kind.EVENT)).fetch(1, wait_seconds=1) == []
 

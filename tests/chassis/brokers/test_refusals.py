@@ -195,14 +195,14 @@ def nats_operator(tmp_path_factory: pytest.TempPathFactory) -> Generator[Nats]:
         yield Nats(server)
 
 
-@pytest.fixture(scope="session")  # as the server, which keeps its users
+@pytest.fixture(scope="session")  # once for the session, because the server keeps its users
 def kafka_operator(run: Run) -> Kafka:
     operator = Kafka(run("kafka"))
     asyncio.run(operator.forbid())
     return operator
 
 
-@pytest.fixture(scope="session")  # as the server, which keeps its users
+@pytest.fixture(scope="session")  # once for the session, because the server keeps its users
 def rabbitmq_operator(run: Run) -> RabbitMq:
     operator = RabbitMq(run("rabbitmq"))
     asyncio.run(operator.forbid())

@@ -73,7 +73,8 @@ async def test_a_leader_that_does_not_see_its_session_end_stops_before_its_succe
 async def test_a_leader_keeps_the_lead_for_as_long_as_its_session_answers(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leadership, "LEASE_SECONDS", WAIT_SECONDS)  # a slow machine loses no lead
+    # The lease is so long that a slow machine does not lose the lead.
+    monkeypatch.setattr(leadership, "LEASE_SECONDS", WAIT_SECONDS)
     async with leading(database_url) as lead:
         assert lead is not None
         started_at = time.monotonic()

@@ -175,7 +175,7 @@ def test_an_editor_stops_at_a_breakpoint_before_and_after_a_reload(source: Path,
             return stop == ("answer", line)
 
         assert stopped_at(3)
-        with pytest.raises(OSError):  # every other address of this machine
+        with pytest.raises(OSError):  # debugpy listens on no other address of this machine
             socket.create_connection(("127.0.0.2", port), timeout=1)
         source.write_text("\n" + SOURCE)
         wait_until(lambda: stopped_at(4), seconds=LIMIT_SECONDS)  # the server from before the reload may still run

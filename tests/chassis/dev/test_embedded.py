@@ -195,7 +195,8 @@ def test_a_server_that_was_killed_and_that_nobody_has_reaped_is_not_in_the_way(f
     with embedded.postgres(folder, durable=True) as killed:
         ask(killed, "CREATE TABLE kept AS SELECT 42 AS answer")
         (process, *_) = (folder / "data" / "postmaster.pid").read_text().split()
-        os.kill(int(process), signal.SIGKILL)  # a zombie until this block ends, because its parent is busy
+        # The process stays a zombie until this block ends, because its parent is busy.
+        os.kill(int(process), signal.SIGKILL)
         with embedded.postgres(folder, durable=True) as url:
             assert ask(url, "SELECT answer FROM kept") == 42
 

@@ -450,9 +450,8 @@ def test_a_renamed_message_counts_as_removed() -> None:
     (problem,) = refused(event(contract()), event(contract("InvoicePostedV1")))
     assert problem.startswith("billing.invoice-issued.v1 is gone (billing.invoice-posted.v1 is alike, but ")
     assert "Bring InvoiceIssuedV1 back" in problem
-    (problem,) = refused(
-        event(contract(), contract("PaidV1")), event(contract())
-    )  # known before, so this is not a new name
+    # The other name was there before, so it cannot be the new name of the message that is gone.
+    (problem,) = refused(event(contract(), contract("PaidV1")), event(contract()))
     assert problem.startswith("billing.paid.v1 is gone.")
 
 

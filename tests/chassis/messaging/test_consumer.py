@@ -113,7 +113,7 @@ class Bench:
         async with self._consumer(Kind.EVENT, QUICK) as consumer:
             task = asyncio.create_task(consumer.run(asyncio.Event()))
             yield
-            while not task.done():  # the first cancellation would still let it finish its messages
+            while not task.done():  # after one cancellation, the consumer would still finish its messages
                 task.cancel()
                 await asyncio.sleep(0.01)
 

@@ -40,7 +40,7 @@ class Clerk:
         self.service, self._capsys = service, capsys
 
     async def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        self._capsys.readouterr()  # the log of the worker
+        self._capsys.readouterr()  # drop the log of the worker
         status = await asyncio.to_thread(main, self.service, ["sagas", *arguments])
         shown = self._capsys.readouterr()
         return status, shown.out, shown.err

@@ -62,7 +62,7 @@ def test_a_trace_goes_through_two_services(start: Start, first: Running, receive
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("database")  # empties the table afterwards
+@pytest.mark.usefixtures("database")  # the fixture empties the table afterwards
 def test_a_request_arrives_as_one_tree_and_queued_spans_arrive_before_the_end(
     first: Running, receiver: OtlpReceiver
 ) -> None:

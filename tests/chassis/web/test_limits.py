@@ -267,7 +267,7 @@ async def test_places_are_free_again_after_every_kind_of_end(hurried: httpx2.Asy
             while (await hurried.get("/v1/sleep", params={"seconds": 0})).status_code != 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
-    for _ in range(3):  # more often than the limit of running requests
+    for _ in range(3):  # more requests than may run at the same time
         await hurried.get("/v1/sleep", params={"seconds": 600})  # timed out
         await hurried.get("/v1/failures/bug")
         await hurried.post("/v1/bytes", content=chunks(size=MAX_BODY_BYTES, count=2))

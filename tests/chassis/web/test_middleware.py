@@ -445,7 +445,7 @@ def test_a_request_is_logged_by_its_route_without_its_query(logging_service: Run
     assert "limit=7" not in logging_service.output.read_text()
 
 
-@pytest.mark.usefixtures("database")  # empties the table afterwards
+@pytest.mark.usefixtures("database")  # the fixture empties the table afterwards
 def test_a_refused_row_does_not_get_into_the_logs_of_the_service(logging_service: Running) -> None:
     for name in ("alice", "bob"):
         httpx2.post(f"{logging_service.base}/v1/things", json={"name": name, "email": "alice@example.com"})

@@ -216,7 +216,7 @@ async def is_ready(client: httpx2.AsyncClient) -> bool:
 async def test_an_idle_process_stops_in_time_while_database_and_broker_hang(
     start: Start, link: Link, command: str
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as broker:  # it accepts connections, and never sends a byte
+    with socket.create_server(("127.0.0.1", 0)) as broker:  # this broker accepts connections, and never sends a byte
         service = start(
             "-m",
             "tests.chassis.tiny_process",

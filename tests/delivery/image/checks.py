@@ -111,7 +111,8 @@ class Load:
             try:
                 with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
                     connection.request("POST", "/v1/invoices", body, self._headers)
-                    sent = time.monotonic()  # after the wait, because a busy machine may need seconds for it
+                    # The time begins after the wait for a connection, which may take seconds on a busy machine.
+                    sent = time.monotonic()
                     answer = connection.getresponse()
                     said = answer.read()
             except ConnectionRefusedError:  # a load balancer would send the request to another pod

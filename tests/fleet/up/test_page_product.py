@@ -29,7 +29,7 @@ def page(one: Checkout) -> PageProduct:
 
 async def test_a_document_that_an_editor_locks_does_not_hide_the_map(orders: Checkout) -> None:
     (orders.folder / "specs").mkdir()
-    (orders.folder / "specs/.#openapi.json").symlink_to("somebody@here.123")  # as Emacs does
+    (orders.folder / "specs/.#openapi.json").symlink_to("somebody@here.123")  # Emacs locks a file by such a link
     assert page(orders).declared() == []
 
 

@@ -179,7 +179,7 @@ async def test_a_file_that_an_editor_locks_is_no_migration(orders: Checkout) -> 
     (versions / "0001_create_orders.py").touch()
     (orders.folder / "uv.lock").touch()
     before = migrations(orders, "url")
-    (versions / ".#0001_create_orders.py").symlink_to("somebody@here.123")  # as Emacs does
+    (versions / ".#0001_create_orders.py").symlink_to("somebody@here.123")  # Emacs locks a file by such a link
     assert migrations(orders, "url") == before
 
 

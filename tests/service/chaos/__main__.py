@@ -117,7 +117,7 @@ async def count(running: System, answers: Answers) -> Count:
         if (waiting == 0 and written >= sum(steps.values())) or time.monotonic() > deadline:
             break
         await asyncio.sleep(0.3)
-    await asyncio.sleep(1)  # for second effects, which come later
+    await asyncio.sleep(1)  # wait for second effects, which would come later
     result = Count(answers.taken.total(), sum(steps.values()), failed=answers.failed)
     for name, taken in steps.items():
         rows = await journal.fetch("SELECT step FROM journal.entries WHERE name = $1 ORDER BY seq", name)

@@ -113,7 +113,7 @@ async def count_records(connection: asyncpg.Connection, first: datetime, *, time
         async with asyncio.timeout(timeout_seconds):
             while any([await connection.fetch(*question) for question in questions]):  # noqa: ASYNC110
                 await asyncio.sleep(0.3)
-    await asyncio.sleep(1)  # for second effects, which come later
+    await asyncio.sleep(1)  # wait for second effects, which would come later
     lost = [row for question in questions[:3] for row in await connection.fetch(*question)]
     minutes, beats, since, until = await connection.fetchrow(
         "SELECT count(*) FILTER (WHERE name = 'minute'), count(DISTINCT due_at) FILTER (WHERE name = 'beat'),"

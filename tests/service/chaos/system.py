@@ -105,7 +105,7 @@ class Part:
 
     def kill(self) -> None:
         assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+        with contextlib.suppress(ProcessLookupError):  # the process may have ended by itself
             os.killpg(self.pid, signal.SIGKILL)
         self._process.stop()
 
