@@ -52,7 +52,7 @@ def written(content: Node, name: str = "find") -> ModuleType:
     return module
 
 
-def test_a_character_that_no_file_can_hold_is_refused_without_the_code_that_would_have_it() -> None:
+def test_a_character_that_no_file_can_hold_is_refused_without_the_generated_code() -> None:
     content = document({"200": {**answer(of(a=TEXT)), "description": ""}})
     content["paths"]["/v1/it"]["get"]["description"] = "\ud800"
     reason = refusal(content)

@@ -65,7 +65,7 @@ def test_every_broker_can_follow_every_other_also_while_a_style_is_turned_on(
     assert list(check_drift(Service(service))) == []
 
 
-def test_an_update_names_the_answers_that_another_answer_drops_and_the_defaults_that_come_with_it(born: Born) -> None:
+def test_an_update_names_dropped_answers_and_new_defaults(born: Born) -> None:
     service = born(messaging_style="events-and-queues", broker="rabbitmq", sagas="postgres")
     dropped = change(service, messaging_style="sync").answers
     assert [one.partition(" is no longer recorded")[0] for one in dropped] == ["broker: rabbitmq", "sagas: postgres"]
