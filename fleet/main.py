@@ -1,5 +1,6 @@
 """The command line: the commands in their order, and the sentence of a refusal."""
 
+import gc
 import sys
 from io import TextIOWrapper
 from typing import NoReturn
@@ -19,6 +20,9 @@ from fleet.commands.up import down, logs, restart, start, stop, up
 from fleet.commands.update import update, update_all
 from fleet.errors import FleetError, describe_os_error
 from fleet.output import warn
+
+GARBAGE_AFTER = 100_000
+"""How many objects more than before are made until Python looks for garbage."""
 
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -46,6 +50,8 @@ for command in (
 
 def main() -> None:
     """The console script."""
+    # Modules and parsed files are many objects and no garbage. Looking for garbage as often as usual takes a tenth of the time.
+    gc.set_threshold(GARBAGE_AFTER)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # The name of a file need not be UTF-8, and neither need the terminal be.
@@ -61,6 +67,7 @@ def main() -> None:
         from fleet.cache import prune
 
         prune()
+        gc.freeze()  # otherwise Python looks at every object once more before it ends
 
 
 def _fail(message: str) -> NoReturn:

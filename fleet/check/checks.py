@@ -110,10 +110,7 @@ def _suspect(service: Service) -> str:
     The result is empty if no parsed file differs.
     """
     with suppress(FleetError):
-        rendered = service.expected
-        return next(
-            (path for path in reversed(service.parsed) if service.tree.get(path) != rendered.entry_of(path)), ""
-        )
+        return next((path for path in reversed(service.parsed) if not service.equals_render(path)), "")
     return ""
 
 

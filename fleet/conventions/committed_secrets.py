@@ -63,7 +63,10 @@ def _kingfisher() -> str:
 
 
 def _of_the_team(service: Service) -> tuple[str, ...]:
-    """Return the files to scan: all but the lock file, and the files that are equal to the template's byte by byte."""
+    """Return the files to scan: all but the lock file, and the files that are equal to the template's byte by byte.
+
+    Rendered files of the team are scanned even if they are equal, because a scan takes less time than a render.
+    """
     rendered = service.expected.paths
     return tuple(
         glob.escape(path) for path, entry in service.tree.items() if path != LOCK and entry != rendered.get(path)
@@ -75,12 +78,8 @@ def _rendered_lines(service: Service, paths: set[str]) -> dict[str, set[str]]:
     shared = paths & service.expected.paths.keys()
     if not shared:
         return {}
-    contents = service.release.rendered(service.answers, None).contents
-    files = {path: contents[path] for path in shared & contents.keys()}
-    return {
-        path: set((file.read_bytes() if isinstance(file, Path) else file).decode(errors="replace").splitlines())
-        for path, file in files.items()
-    }
+    rendered = service.release.rendered(service.answers, None)
+    return {path: set((rendered.read(path) or b"").decode(errors="replace").splitlines()) for path in shared}
 
 
 def _scan_many(folder: Path) -> dict[str, list[tuple[str, int, str]]]:

@@ -76,12 +76,14 @@ class CatFile:
         assert process.stdout is not None
         output = _Output(process.stdout)
         answers: list[Object | None] = []
+        size = 0
         try:
             with suppress(BrokenPipeError, EOFError):  # git has ended
                 process.stdin.write("".join(f"{name}\n" for name in names).encode(errors="surrogateescape"))
                 process.stdin.flush()
-                while len(answers) < len(names) and sum(len(one.content) for one in answers if one) < GROUP_BYTES:
-                    answers.append(output.read_object())
+                while len(answers) < len(names) and size < GROUP_BYTES:
+                    answers.append(found := output.read_object())
+                    size += len(found.content) if found else 0
         except TimeoutError:
             reason = f"reading {self._repository} was given up after {git.GIT_SECONDS:g} seconds: clone it anew"
             self._timeout = MachineError(reason)

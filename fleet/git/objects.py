@@ -56,9 +56,10 @@ def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, 
     for pair in confusable_pairs(files):
         raise FleetError(f"{repository} has {describe_pair(pair)}")
     contents = objects.read_all([entry.blob for entry in files.values()])
+    for parent in {os.path.dirname(path) for path in files}:
+        (folder / parent).mkdir(parents=True, exist_ok=True)
     for (path, entry), content in zip(files.items(), contents, strict=True):
         file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
         if entry.mode == "120000":
             file.symlink_to(os.fsdecode(content))
             continue

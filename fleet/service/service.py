@@ -10,6 +10,7 @@ from typing import TypeVar
 from fleet.cache import cache, mark_used, write_atomically
 from fleet.errors import FleetError
 from fleet.git import git
+from fleet.git.objects import Entry, blob_id
 from fleet.policy.policy import Policy, policy_of
 from fleet.policy.traits import Traits, find_traits
 from fleet.service.files import Files
@@ -78,6 +79,14 @@ class Service(Files):
     def expected(self) -> Manifest:
         """The files that this version renders from the service's answers. Raises FleetError."""
         return self.release.manifest(self.answers)
+
+    def equals_render(self, path: str) -> bool:
+        """Return whether a file is in the service as the recorded version renders it. Raises FleetError."""
+        found, rendered = self.tree.get(path), self.expected.entry_of(path)
+        if found == rendered or not rendered or path in self.expected.platform:
+            return found == rendered
+        content = self.release.rendered(self.answers, None).read(path)
+        return content is not None and found == Entry(rendered.mode, blob_id(content))
 
     @cached_property
     def traits(self) -> Traits:

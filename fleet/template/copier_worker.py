@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from copy import deepcopy
 from enum import Enum, auto
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, cast
@@ -39,7 +39,12 @@ from fleet.template.jinja_environment import (
     parse_yaml,
     render_once,
 )
+from fleet.template.ownership import Owner, Ownership
 from fleet.template.path_patterns import matcher
+from fleet.template.seed_inputs import digest, digest_of
+
+# The content of a rendered file: its bytes, the file that it is a copy of, or a function that renders it.
+Content = bytes | Path | Callable[[], bytes]
 
 # A path that does not exist, and that nothing can be written to.
 NOWHERE = Path(os.devnull, "service")
@@ -122,6 +127,7 @@ class Renderer(Worker):
     """A worker that reads the template from a plain folder, and keeps the rendered files in memory."""
 
     archived: Archived
+    ownership: Ownership
     answers_content: bytes
 
     @cached_property
@@ -130,7 +136,7 @@ class Renderer(Worker):
         return {}
 
     @cached_property
-    def contents(self) -> dict[str, bytes | Path]:
+    def contents(self) -> dict[str, Content]:
         return {}
 
     @cached_property
@@ -169,6 +175,15 @@ class Renderer(Worker):
     def _complete_context(self) -> AnyByStrMutableMapping:
         return super()._render_context()
 
+    @cached_property
+    def _variables(self) -> str:
+        """A digest of the variables of all files, without Copier's own, and of the template's settings of Jinja."""
+        answers = {name: value for name, value in self._complete_context.items() if not name.startswith("_")}
+        environment = self.jinja_env
+        has_usual_tags = environment.block_start_string == "{%" and not environment.line_statement_prefix
+        # With other tags the loaded files are not found, so two versions count as different.
+        return digest_of(environment.settings, repr(answers), "" if has_usual_tags else self.archived.ref or "")
+
     def _render_context(self) -> AnyByStrMutableMapping:
         """Compute the context once, after all questions: from then on it is the same for every part of every path."""
         return self._complete_context if Phase.current() is Phase.RENDER else super()._render_context()
@@ -188,8 +203,28 @@ class Renderer(Worker):
                 if source.kind is Kind.FILE:
                     self.tree[path.as_posix()] = _copied_entry(source.file)
                     self.contents[path.as_posix()] = source.file
+                elif self.is_seed(path.as_posix()):
+                    self._add_seed(source, path.as_posix(), context or {})
                 else:
                     self._render_file(source.name, path, context or {})
+
+    def is_seed(self, path: str) -> bool:
+        """Return whether a rendered path belongs to the team."""
+        return path != ANSWERS_FILE and self.ownership.owner_of(path) is Owner.TEAM
+
+    def _add_seed(self, source: _Source, path: str, context: AnyByStrDict) -> None:
+        """Add a file of the team, and render the file only if somebody reads it: drift follows from the platform's files."""
+        variables = f"{self._variables}{path}{context}"
+        known = digest(self.template.local_abspath, source.name.as_posix(), variables, self.archived.ref or "")
+        self.tree[path] = Entry(_mode(source.file), known)
+        self.contents[path] = partial(self._content_of_seed, source.name, Path(path), context)
+
+    def _content_of_seed(self, name: Path, path: Path, context: AnyByStrDict) -> bytes:
+        with Phase.use(Phase.RENDER):
+            self._render_file(name, path, context)
+        content = self.contents[path.as_posix()]
+        assert isinstance(content, bytes)
+        return content
 
     def _render_path(self, relpath: Path) -> Iterable[tuple[Path, AnyByStrDict | None]]:
         """Render a path. A path without Jinja is the same for every service."""
@@ -263,7 +298,12 @@ def sources(template: Path, root: Path, suffix: str) -> list[_Source]:
 @cache
 def _copied_entry(file: Path) -> Entry:
     """Return a file that is copied without a change into every service."""
-    return Entry("100755" if file.stat().st_mode & 0o100 else "100644", blob_id(file.read_bytes()))
+    return Entry(_mode(file), blob_id(file.read_bytes()))
+
+
+@cache
+def _mode(file: Path) -> str:
+    return "100755" if file.stat().st_mode & 0o100 else "100644"
 
 
 @lru_cache(maxsize=16)

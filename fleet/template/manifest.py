@@ -16,7 +16,10 @@ from fleet.template.ownership import Owner, Ownership
 
 @dataclass(frozen=True)
 class Manifest:
-    """Every path of a rendered service, by owner. Copier owns .copier-answers.yml, which is in neither tree."""
+    """Every path of a rendered service, by owner. Copier owns .copier-answers.yml, which is in neither tree.
+
+    A rendered file of the team has a digest of its inputs in the place of the content's id (fleet/template/seed_inputs.py).
+    """
 
     platform: Tree
     team: Tree
@@ -45,10 +48,9 @@ class Manifest:
 
 
 def manifest_of(
-    tree: Tree, answers_file: bytes, *, template: Path, asked: Collection[str], computed: Mapping[str, Any]
+    tree: Tree, answers_file: bytes, *, ownership: Ownership, asked: Collection[str], computed: Mapping[str, Any]
 ) -> Manifest:
     """Describe a render. `asked` are the names of the questions; `computed` has all answers, recorded or not."""
-    ownership = _ownership(template)
     owned: dict[Owner, Tree] = {owner: {} for owner in Owner}
     for path, entry in sorted(tree.items()):
         if path != ANSWERS_FILE:
@@ -68,7 +70,7 @@ def _owned_by(patterns: tuple[str, ...]) -> Ownership:
 
 
 @lru_cache(maxsize=16)
-def _ownership(template: Path) -> Ownership:
+def ownership_of(template: Path) -> Ownership:
     """Return the list of a version in the cache, which is read once for all services."""
     return Ownership.of(template)
 

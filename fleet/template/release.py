@@ -42,7 +42,7 @@ NOT_RENDERED = (
 _COMPLETE: set[Path] = set()
 
 # Increase the number when the same inputs would make another manifest.
-MANIFEST_FORMAT = "2"
+MANIFEST_FORMAT = "3"
 
 
 @dataclass(frozen=True)

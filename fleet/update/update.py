@@ -22,7 +22,7 @@ from fleet.service.seeds import find_delivered_answers, new_seeds
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers
 from fleet.template.changelog import notes
-from fleet.template.manifest import Manifest
+from fleet.template.manifest import Manifest, entry_of
 from fleet.template.migrations import migrations
 from fleet.template.ownership import Owner, Ownership
 from fleet.template.release import Release, Render
@@ -72,6 +72,8 @@ def update(path: Path, options: Options) -> Report:
     old = template.recorded_release(service.answers)
     new = _target(template, old, options.to)
     report = Report(service.root.name, old.version, new.version)
+    for release in {old, new}:
+        _ = release.folder  # the files of the version are written while Copier is imported
     importing.join()
     with worktree(service.root, keep=options.keep) as checkout, tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         before = Render(old, service.answers, Path(folder, "old"))
@@ -228,7 +230,8 @@ def _write_seeds(service: Service, after: Render, report: Report) -> list[str]:
 def _compare_seeds(service: Service, before: Render, after: Render, report: Report) -> None:
     """Report the seeds that differ between the two renders. These changes are never applied."""
     for path, entry in after.manifest.team.items():
-        if path in service.tree and before.manifest.team.get(path, entry) != entry:
+        may_differ = path in service.tree and before.manifest.team.get(path, entry) != entry
+        if may_differ and entry_of(before / path) != entry_of(after / path):
             report.changed_seeds.append(path)
             report.changed_seeds_diff += diff(before / path, after / path, path)
 

@@ -194,3 +194,12 @@ def test_a_name_that_could_take_the_place_of_the_platforms_is_refused(born: Born
     report = examine(Options(service, "HEAD", only_drift=True))
     assert isinstance(report, Failure)
     assert "differ in upper and lower case only" in report.why
+
+
+def test_a_file_equals_its_render_until_somebody_edits_the_file(born: Born) -> None:
+    edited = {"src/billing/main.py", "src/billing/api/invoices.py", "ruff.toml"}
+    service = born()
+    assert all(Service(service).equals_render(path) for path in edited)
+    for path in edited:
+        (service / path).write_text("# Edited.\n")
+    assert not any(Service(service).equals_render(path) for path in edited)
