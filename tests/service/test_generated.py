@@ -1,6 +1,5 @@
 """A newly generated service passes its own gates."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 
 from tests.support.answers import VARIANTS
 from tests.support.commands import git, make, service_environment
+from tests.support.interpreters import interpreters
 from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
 
@@ -54,27 +54,6 @@ def test_a_newborn_service_with_other_names_passes_its_gates_with_packages_that_
     checked = make(service, "check", f"GATES={gates}", f"DATABASE_URL={postgres_url}", *lent)
     assert "All gates passed." in checked.stdout
     assert " passed" in checked.stdout
-
-
-OLDEST = (3, 11)
-
-
-def interpreters() -> dict[str, str]:
-    """Return version and path of this machine's Pythons for a service, including pyenv's, one per minor version."""
-    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    commands = [
-        *(f"python3.{minor}" for minor in range(11, 20)),
-        *map(str, sorted(root.glob("versions/3.*/bin/python3"))),
-    ]
-    asked = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
-    found: dict[str, str] = {}
-    for command in commands:
-        if shutil.which(command) is not None:
-            answered = subprocess.run([command, "-c", asked], capture_output=True, text=True, timeout=60)
-            version, _, path = answered.stdout.strip().partition(" ")
-            if answered.returncode == 0 and tuple(map(int, version.split("."))) >= OLDEST:
-                found[version] = path
-    return found
 
 
 @pytest.mark.slow

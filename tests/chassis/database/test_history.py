@@ -1,7 +1,6 @@
 """A migration is identified by its effect: a number that was given twice is refused, and a squash is not."""
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from chassis.database import history, migrate
 from chassis.service import Service
 
+from tests.support.interpreters import interpreters
 from tests.support.query import ask
 
 MIGRATION = '''"""Add a column."""
@@ -199,23 +199,7 @@ def meaning(python: str) -> str:
     return subprocess.run(arguments, input=RICH, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-def interpreter(name: str) -> str | None:
-    """Return the path of a Python that can be started, or None.
-
-    pyenv puts a program of each version into PATH, but the program fails if its version is not chosen.
-    """
-    for found in (shutil.which(name), *Path.home().glob(f".pyenv/versions/*/bin/{name}")):
-        if found and subprocess.run([found, "--version"], capture_output=True, timeout=60).returncode == 0:
-            return str(found)
-    return None
-
-
-def interpreters() -> list[str]:
-    """Return this machine's Pythons that a service may run on."""
-    return [found for minor in range(11, 16) if (found := interpreter(f"python3.{minor}"))]
-
-
 @pytest.mark.slow
 def test_every_python_takes_a_migration_for_the_same() -> None:
-    found = {python: meaning(python) for python in interpreters()}
+    found = {python: meaning(python) for python in interpreters().values()}
     assert found == dict.fromkeys(found, meaning(sys.executable))
