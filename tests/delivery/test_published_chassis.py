@@ -22,9 +22,10 @@ from fleet.conventions.code import Layers
 from fleet.conventions.packages import WithinRanges
 from fleet.service.service import Service
 from tests.support import pypi
-from tests.support.commands import git, run_quick_copier, service_environment
+from tests.support.commands import git, service_environment
 from tests.support.needs import PYPISERVER
 from tests.support.paths import ROOT
+from tests.support.quick_copier import run_quick_copier
 from tests.support.services import lend_packages
 
 PAGE = (ROOT / "docs/how-to/publish-the-chassis.md").read_text()

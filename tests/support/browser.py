@@ -1,4 +1,7 @@
-"""A real headless browser: Chromium, from this machine or from Debian's package."""
+"""A real headless browser: Chromium, from Debian's package or from this machine.
+
+Debian has Chromium without a window as a package of its own, which takes 40 % of the processor time of the whole Chromium.
+"""
 
 import os
 import shutil
@@ -10,6 +13,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.support.tools import install_from_debian, one_at_a_time
 
+WITHOUT_A_WINDOW = "chromium-headless-shell"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 APPLICATIONS = (
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
@@ -40,16 +44,10 @@ def browser() -> Generator[Browser]:
 
 def chromium() -> str:
     with one_at_a_time("chromium"):
-        if not (found := _found()):
-            if shutil.which("apt-get") is None or os.geteuid() != 0:
-                pytest.skip(
-                    "there is no Chromium, and only root on Debian can install it here: apt-get install chromium"
-                )
+        if not shutil.which(WITHOUT_A_WINDOW) and shutil.which("apt-get") and os.geteuid() == 0:
             with suppress(RuntimeError):
-                install_from_debian("chromium")
-            found = _found()
-    return found or pytest.skip("Chromium could not be installed by apt-get")
-
-
-def _found() -> str | None:
-    return next(filter(None, map(shutil.which, (*NAMES, *APPLICATIONS))), None)
+                install_from_debian(WITHOUT_A_WINDOW)
+    found = next(filter(None, map(shutil.which, (WITHOUT_A_WINDOW, *NAMES, *APPLICATIONS))), None)
+    return found or pytest.skip(
+        f"there is no Chromium, and only root on Debian can install it here: apt-get install {WITHOUT_A_WINDOW}"
+    )

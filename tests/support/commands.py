@@ -3,23 +3,17 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 
-def run_copier(command: str, *arguments: str | Path, program: Sequence[str] = ("-m", "copier"), **answers: str) -> None:
+def run_copier(command: str, *arguments: str | Path, **answers: str) -> None:
     """Run `copier copy` or `copier update` as a team does: the real command, without --trust."""
     data = [part for name, answer in answers.items() for part in ("--data", f"{name}={answer}")]
-    run = [sys.executable, *program, command, "--defaults", "--quiet", *data, *map(str, arguments)]
+    run = [sys.executable, "-m", "copier", command, "--defaults", "--quiet", *data, *map(str, arguments)]
     done = subprocess.run(run, env=service_environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-run_quick_copier = partial(run_copier, program=("-P", str(Path(__file__).with_name("quick_copier.py"))))
-"""Run Copier with shortcuts, where a test is about the results of many updates, and not about Copier."""
 
 
 def make(service: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

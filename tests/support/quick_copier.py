@@ -1,15 +1,17 @@
 """Copier with shortcuts, for tests that run it often: a fifth of the processor time, and the same result.
 
-    python -P tests/support/quick_copier.py copy …    the command line of Copier, in a process of its own
-
 It compiles every file, and every part of every path, once for all processes that share the folder COMPILED_TEMPLATES, and not
 three times in each copy. It computes the context of the paths once. And it does not ask Git about each written file for a
-setting that matters only if core.fileMode is off. Tests that prove plain Copier run Copier without the shortcuts: `run_copier`.
+setting that matters only if core.fileMode is off. Its command line runs in the process of the test, because a process of its
+own imports for a second. Tests that prove plain Copier run Copier without the shortcuts: `run_copier`.
 """
 
+import contextlib
 import hashlib
+import io
 import marshal
 import os
+import traceback
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -64,6 +66,16 @@ def take_shortcuts(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_main.Worker, "_sync_git_index_executable_bit", lambda *_: None)
 
 
-if __name__ == "__main__":
-    take_shortcuts(pytest.MonkeyPatch())
-    CopierApp.run()
+def run_quick_copier(command: str, *arguments: str | Path, **answers: str) -> None:
+    """Run the command line of Copier, where a test is about the results of many updates, and not about Copier."""
+    data = [part for name, answer in answers.items() for part in ("--data", f"{name}={answer}")]
+    said, status = io.StringIO(), 1
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        take_shortcuts(patch)
+        try:
+            _, status = CopierApp.run(
+                ["copier", command, "--defaults", "--quiet", *data, *map(str, arguments)], exit=False
+            )
+        except Exception:
+            traceback.print_exc()
+    assert status == 0, said.getvalue()

@@ -9,9 +9,11 @@ from textwrap import dedent
 import pytest
 
 from tests.support.broker_clients import CLIENTS, asked_for
-from tests.support.commands import git, make, run_quick_copier
+from tests.support.commands import git, make
 from tests.support.how_to import Step, add, both, edit, follow, into, new, shown, typed
 from tests.support.paths import ROOT
+from tests.support.quick_copier import run_quick_copier
+from tests.support.services import install
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("update")]
 
@@ -115,7 +117,9 @@ def of_the_chassis(paths: set[str]) -> set[str]:
     return {path for path in paths if path.startswith("chassis/")}
 
 
-def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(update: Update, service: Path) -> None:
+def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(
+    update: Update, service: Path, shared: Path, postgres_url: str
+) -> None:
     changed = update("v1.1.0", messaging_style="events")
     messaging = of_the_chassis(changed["A"])
     assert changed["A"] == EVENTS | PAGE | PLATFORM | messaging
@@ -125,8 +129,9 @@ def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(upd
     assert changed["D"] == set()
     assert (service / "README.md").read_text() == "# Ours\n"
     assert "auth: none\n" in (service / ".copier-answers.yml").read_text()
-    make(service, "setup", "specs")
-    assert "All gates passed." in make(service, "check").stdout
+    install(service, shared)
+    make(service, "specs")
+    assert "All gates passed." in make(service, "check", f"DATABASE_URL={postgres_url}").stdout
     assert [path.name for path in service.glob(".venv/lib/*/site-packages/nats")] == ["nats"]
     save(service)
 
@@ -148,22 +153,23 @@ def test_a_service_passes_its_gates_after_events_are_turned_on_and_off_again(upd
 
     for path in EVENTS:
         (service / path).unlink()
-    take_the_steps_of_the_page(service)
+    take_the_steps_of_the_page(service, postgres_url)
     record_who_did_it(service)
     protect_a_route(service)
     use_a_policy_engine(service)
     make(service, "specs")
-    assert "All gates passed." in make(service, "check").stdout
+    assert "All gates passed." in make(service, "check", f"DATABASE_URL={postgres_url}").stdout
 
 
-def take_the_steps_of_the_page(service: Path) -> None:
+def take_the_steps_of_the_page(service: Path, postgres_url: str) -> None:
     """Do by hand what docs/how-to/turn-identity-on.md describes."""
     base, auth, route = (
         dedent(text) for text in re.findall(r"```python\n(    .*?)    ```", PAGE_ABOUT_IDENTITY, re.DOTALL)
     )
     settings, main, api = (service / f"src/billing/{name}.py" for name in ("settings", "main", "api/invoices"))
     settings.write_text(re.sub(r"import chassis.settings\n\n\nclass .*\n", base, settings.read_text()))
-    assert make(service, "test", "ARGS=-k callers", check=False).returncode != 0, "the service is still open"
+    tested = make(service, "test", "ARGS=-k callers", f"DATABASE_URL={postgres_url}", check=False)
+    assert tested.returncode != 0, "the service is still open"
     imports = "from chassis.application import application\n"
     text = main.read_text().replace(imports, f"{imports}from chassis.identity import Oidc\n")
     main.write_text(text.replace("    owner=", f"{auth.splitlines()[2]}\n    owner="))
@@ -248,7 +254,9 @@ def use_a_policy_engine(service: Path) -> None:
     )
 
 
-def test_queues_that_are_turned_on_later_join_the_existing_files_of_the_team(update: Update, service: Path) -> None:
+def test_queues_that_are_turned_on_later_join_the_existing_files_of_the_team(
+    update: Update, service: Path, shared: Path, postgres_url: str
+) -> None:
     ours = service / "tests/messaging/golden/remind_of_invoice_v1.json"
     ours.parent.mkdir(parents=True)
     ours.write_text(OURS)
@@ -260,8 +268,9 @@ def test_queues_that_are_turned_on_later_join_the_existing_files_of_the_team(upd
     assert of_the_team(changed["M"]) == set()
     assert changed["D"] == set()
     assert ours.read_text() == OURS
-    make(service, "setup", "specs")
-    assert "All gates passed." in make(service, "check").stdout
+    install(service, shared)
+    make(service, "specs")
+    assert "All gates passed." in make(service, "check", f"DATABASE_URL={postgres_url}").stdout
 
 
 def test_files_that_the_team_deletes_stay_deleted_and_other_files_stay(update: Update, service: Path) -> None:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tests.support.commands import run_copier, run_quick_copier
+from tests.support.commands import run_copier
+from tests.support.quick_copier import run_quick_copier
 
 
 def plain_update(service: Path, to: str | None = None, *, with_shortcuts: bool = True, **data: str) -> None:

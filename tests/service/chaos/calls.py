@@ -28,10 +28,10 @@ import httpx2
 
 from tests.service.chaos.pair import CALL_SECONDS, CALLS_AT_ONCE, POOL_SIZE, REQUEST_SECONDS, Pair, pair
 from tests.service.chaos.troubles import Trouble, cut, frozen, killed
-from tests.support.commands import run_quick_copier
 from tests.support.otlp import OtlpReceiver, Span, tree
 from tests.support.paths import ROOT
 from tests.support.query import ask
+from tests.support.quick_copier import run_quick_copier
 from tests.support.waiting import PATIENCE_SECONDS, until
 
 WORKERS = 2 * CALLS_AT_ONCE
