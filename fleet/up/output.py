@@ -13,6 +13,8 @@ from fleet.up import memory
 MAX_LINE_BYTES = 64 * 1024
 KEPT_LINES = 200
 SHOWN_LINES = 25
+SHOWN_CHARACTERS = 2000
+"""The most of one shown line: a service may print megabytes without a line end, and the terminal shows the end of its output."""
 HIDDEN = {"timestamp", "level", "event", "service", "trace_id", "span_id", "exception"}
 
 Forward = Callable[[list[bytes]], None]
@@ -59,7 +61,7 @@ class Output:
         shown = lines[begins[-1] if begins else 0 :]
         # The marks below a line of a frame are noise; the mark of a syntax error, near the end, is not.
         frames = [line for line in shown[:-3] if not re.fullmatch(r"\s*[~^]+", line)]
-        return "\n".join((frames + shown[-3:])[-SHOWN_LINES:])
+        return "\n".join(line[:SHOWN_CHARACTERS] for line in (frames + shown[-3:])[-SHOWN_LINES:])
 
     def close(self) -> None:
         self._log.close()

@@ -79,3 +79,11 @@ class Process:
         while received := await self._child.stdout.read(2**16):
             self._output.take(received)
         self._output.end()
+
+
+def describe_end(status: int) -> str:
+    """Describe a status of a process, also the number of a signal without a name, such as 40."""
+    if status >= 0:
+        return f"it ended with status {status}"
+    names = {one.value: one.name for one in signal.Signals}
+    return f"it was ended by {names.get(-status, f'signal {-status}')}"

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from fleet.up.health import lives, why_unready
 from fleet.up.held_socket import HeldSocket
 from fleet.up.memory import Memory
 from fleet.up.output import Output
-from fleet.up.process import Process
+from fleet.up.process import Process, describe_end
 from fleet.up.product import Checkout
 from fleet.up.wiring import Peer, Shared, environment, unknown_settings
 from fleet.update.generated import team_environment
@@ -195,8 +194,7 @@ class ProductService:
         """Describe how the process has ended, with the end of its output."""
         assert self.process
         status = self.process.ended.result()
-        how = f"it was ended by {signal.Signals(-status).name}" if status < 0 else f"it ended with status {status}"
-        return f"{how}\n{self._output.tail()}".rstrip()
+        return f"{describe_end(status)}\n{self._output.tail()}".rstrip()
 
     async def _spawn(self, command: tuple[str, ...], variables: dict[str, str], *descriptors: int) -> Process:
         return await Process.start(

@@ -15,7 +15,7 @@ from fleet.processes import programs
 from fleet.up import control
 from fleet.up import memory as memory_module
 from fleet.up.memory import Memory, write_private
-from fleet.up.output import MAX_LINE_BYTES, SHOWN_LINES, Output, readable
+from fleet.up.output import MAX_LINE_BYTES, SHOWN_CHARACTERS, SHOWN_LINES, Output, readable
 
 
 @pytest.fixture
@@ -150,6 +150,7 @@ def test_a_line_without_an_end_takes_bounded_memory(tmp_path: Path) -> None:
     for _ in range(5):
         output.take(b"x" * MAX_LINE_BYTES)
     assert [len(line) for line in lines] == [2 * MAX_LINE_BYTES] * 2
+    assert len(output.tail()) == 2 * SHOWN_CHARACTERS + len("\n")
 
 
 def test_lines_of_json_are_written_for_people() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,26 @@ async def test_a_service_whose_start_hangs_is_stopped_at_once(orders: Checkout, 
         run.cancel()
         await asyncio.wait([run])
         guard.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no signals without names")
+async def test_a_service_that_is_ended_by_a_signal_without_a_name_is_broken_and_the_others_go_on(
+    orders: Checkout, tmp_path: Path
+) -> None:
+    program = orders.folder / ".venv/bin/python"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\ncase "$*" in *serve) kill -40 $$ ;; esac\n')
+    program.chmod(0o755)
+    for path in ("uv.lock", ".venv/.ready"):
+        (orders.folder / path).touch()
+    guard = Guard(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    one = service(orders, tmp_path, [], guard)
+    one._tools.shared.set_result(Shared({"orders": one.port}, {"orders": "postgresql://orders"}))
+    try:
+        await run_until_broken(one)
+    finally:
+        guard.close()
+    assert one.problem == "it was ended by signal 40"
 
 
 async def test_a_service_whose_installation_hangs_is_stopped_at_once(orders: Checkout, tmp_path: Path) -> None:
