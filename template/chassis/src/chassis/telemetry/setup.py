@@ -195,7 +195,15 @@ def from_settings(service: Service, settings: Settings) -> Telemetry:
     return Telemetry(
         resource,
         sampler=sampler_of(settings),
-        span_processors=[BatchSpanProcessor(spans, max_queue_size=MAX_QUEUED_SPANS, schedule_delay_millis=1000)],
+        span_processors=[
+            BatchSpanProcessor(
+                spans,
+                max_queue_size=MAX_QUEUED_SPANS,
+                # To send a batch costs as much CPU as the encoding of 170 spans.
+                max_export_batch_size=MAX_QUEUED_SPANS // 4,
+                schedule_delay_millis=1000,
+            )
+        ],
         metric_readers=[
             PeriodicExportingMetricReader(measurements, export_timeout_millis=EXPORT_TIMEOUT_SECONDS * 1000)
         ],

@@ -1,7 +1,6 @@
 """Bound the memory of bodies, and let a route read its body as a stream."""
 
 import asyncio
-from dataclasses import dataclass, field
 
 from starlette.types import Message, Receive
 
@@ -23,23 +22,22 @@ class Disconnected(Exception):
     """The client left, or broke the protocol, before its body was complete."""
 
 
-@dataclass(eq=False)
 class Body:
     """A body that is arriving, or that a running request keeps."""
 
-    max_bytes: int
-    deadline: asyncio.Timeout
-    content: bytearray = field(default_factory=bytearray)
-    """The bytes that have arrived. A list would need far more memory, if a client sends two bytes at a time."""
-    size: int = 0
-    awaited: bool = True
+    size = 0
+    awaited = True
     """Whether the client has to send more, before anything else can happen."""
-    complete: bool = False
-    refused: bool = False
-    answering: bool = False
+    complete = refused = False
+    answering = False
     """Whether the answer has begun."""
     failure: Exception | None = None
     """Why the body cannot be read. If a route has the body as a parameter, FastAPI catches this error and answers 400."""
+
+    def __init__(self, max_bytes: int, deadline: asyncio.Timeout) -> None:
+        self.max_bytes, self.deadline = max_bytes, deadline
+        # The bytes that have arrived. A list would need far more memory, if a client sends two bytes at a time.
+        self.content = bytearray()
 
 
 class BodyMemory:
