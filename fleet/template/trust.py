@@ -8,7 +8,7 @@ from pathlib import Path
 from fleet.errors import FleetError
 from fleet.git.git import without_credentials
 
-# The short forms that Copier accepts besides git's own URLs.
+# The short forms that Copier accepts besides git's own URLs, in the order in which `expand` replaces them: git+ before file://.
 SHORTHANDS = {"gh:": "https://github.com/", "gl:": "https://gitlab.com/", "git+": "", "file://": ""}
 
 # The trusted templates are in the environment, so that the processes that check or update a part of the fleet trust them too.
@@ -44,8 +44,10 @@ def refuse_untrusted(address: str) -> None:
 
 def expand(address: str) -> str:
     """Replace Copier's short forms: return a git URL or a path."""
-    long = ((short, whole) for short, whole in SHORTHANDS.items() if address.startswith(short))
-    return os.path.expanduser(next((whole + address[len(short) :] for short, whole in long), address))
+    for short, whole in SHORTHANDS.items():
+        if address.startswith(short):
+            address = whole + address.removeprefix(short)
+    return os.path.expanduser(address)
 
 
 def is_path(address: str) -> bool:

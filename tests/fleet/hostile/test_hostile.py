@@ -133,6 +133,15 @@ def test_a_template_is_the_same_by_each_of_its_addresses(monkeypatch: pytest.Mon
     refuse_untrusted("https://github.com/acme/slipway.git")
 
 
+@pytest.mark.parametrize("address", ["git+file:///srv/slipway", "file:///srv/slipway", "/srv/slipway"])
+def test_a_template_on_this_machine_is_the_same_by_its_path_and_by_its_url(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("FLEET_TRUSTED_TEMPLATES", "")
+    trust(["/srv/slipway"])
+    refuse_untrusted(address)
+
+
 @pytest.mark.parametrize(
     "address",
     [
