@@ -10,12 +10,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from demo.ahead import Ahead
 from demo.service import DemoFailed, DemoService, Running
 from demo.shop import Making, Product, current, running
 from tests.support.leftovers import clean_up_after_this_process
@@ -49,14 +51,18 @@ def main() -> int:
     try:
         if kept := BILLING.make_room():
             say(f"Kept your changed copy as {kept}")
-        with step("Generating billing"):
-            BILLING.generate()
-        with step("Installing it"):
-            BILLING.install()
+        with Ahead(BILLING) as ahead:
+            with step("Generating billing; installing its packages and making its database meanwhile"):
+                BILLING.generate()
+            with step("Installing it"):
+                ahead.wait()
+                BILLING.sync()
         with ExitStack() as until_the_end:
+            completing = until_the_end.enter_context(ThreadPoolExecutor()).submit(BILLING.complete)
             with started() as billing, client_of(billing) as client:
                 expect(client.get("/readyz"), 200)
                 say(f"first 200 after {time.monotonic() - began:.1f} s")
+                completing.result()
                 # The product begins after the first service, whose packages are in uv's cache by now.
                 making = until_the_end.enter_context(Making())
                 show_billing(client, billing)

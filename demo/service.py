@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class Running:
 
     @property
     def token_command(self) -> str:
-        return f"`python -m {self.service.name} token`"
+        return f"`.venv/bin/python -m {self.service.name} token`"
 
     def token(self) -> str:
         """A token of the issuer of `make dev`, with all scopes of the API."""
@@ -52,7 +52,10 @@ class DemoService:
         return self.place / self.name
 
     def make_room(self) -> str | None:
-        """Remove the copy of the former run. Move a copy with somebody's changes aside, and return its new place."""
+        """Remove the copy of the former run, except for its installed packages.
+
+        Move a copy with somebody's changes aside, and return its new place.
+        """
         if not self.folder.exists():
             return None
         # A run that was interrupted has left no commit.
@@ -62,7 +65,11 @@ class DemoService:
             aside = self.folder.with_name(f"{self.name}-{time.strftime('%Y%m%d-%H%M%S')}")
             self.folder.rename(aside)
             return os.path.relpath(aside, ROOT)
-        shutil.rmtree(self.folder)
+        for path in self.folder.iterdir():
+            if path.name != ".venv":
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        with suppress(OSError):  # the folder still has the packages
+            self.folder.rmdir()
         return None
 
     def generate(self) -> None:
@@ -75,6 +82,15 @@ class DemoService:
             only = shutil.ignore_patterns(self.answers.name, "__pycache__")
             shutil.copytree(self.own, self.folder, ignore=only, dirs_exist_ok=True)
         self._git("init", "--quiet", "--initial-branch", "main")
+
+    def sync(self) -> None:
+        """Install the service and the packages that it lacks: after this, the service can start."""
+        run(["uv", "sync", "--quiet"], cwd=self.folder)
+
+    def complete(self) -> None:
+        """Do the rest of `make setup` after `sync`."""
+        run([".venv/bin/python", "-m", self.name, "specs"], cwd=self.folder)
+        self.install()
 
     def install(self) -> None:
         """`make setup`, and the first commit."""

@@ -1,60 +1,31 @@
 """The example product in the demo: made in the background, run by `fleet up`, and asked as its customers would."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx2
 
+from demo.background import Background
 from demo.service import ROOT, DemoFailed, environment, run
 
 CONFIG = ROOT / "build" / "shop" / "fleet.toml"
 STOP_SECONDS = 60
-END_SECONDS = 15
 INSTALL = ["uv", "sync", "--quiet", "--inexact", "--no-default-groups", "--extra", "up"]
 FLEET = [sys.executable, "-m", "fleet"]
 READY = "Ctrl-C or `fleet down` ends all"
 
 
-class Making:
-    """Install `fleet` and make the services, in a process group of their own that ends with the context."""
+class Making(Background):
+    """Install `fleet`, and make the services."""
 
     def __init__(self) -> None:
-        script = 'for step in "$INSTALL" "$MAKE"; do $step || exit 1; done'
-        steps = {"INSTALL": " ".join(INSTALL), "MAKE": f"{sys.executable} -m examples"}
-        self.process = subprocess.Popen(
-            ["/bin/sh", "-c", script],
-            cwd=ROOT,
-            env=environment(**steps),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
-        )
-
-    def __enter__(self) -> "Making":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A program that a shell has just forked loses a signal that comes before its exec.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            if self.process.poll() is None:
-                os.killpg(self.process.pid, number)
-                with suppress(subprocess.TimeoutExpired):
-                    self.process.communicate(timeout=END_SECONDS)
-
-    def wait(self) -> None:
-        """Wait for the end. Raises DemoFailed with the output if a step has failed."""
-        output = self.process.communicate()[0]
-        if self.process.returncode != 0:
-            raise DemoFailed(f"the example product was not made:\n{output}")
+        super().__init__("the example product was", INSTALL, [sys.executable, "-m", "examples"])
 
 
 @dataclass(frozen=True)

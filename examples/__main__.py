@@ -92,7 +92,7 @@ def make_product(folder: Path) -> list[str]:
 
 def _make(service: DemoService, made: dict[str, Future[None]]) -> None:
     service.generate()
-    if (LENDER / ".venv/.ready").exists():
+    if (LENDER / ".venv/.ready").exists() and not (service.folder / ".venv").exists():
         lend_packages(LENDER, service.folder)
     for caller, (neighbour, _) in CALLS.items():
         if neighbour == service.name:

@@ -282,7 +282,7 @@ def test_the_product_recovers_from_a_killed_service_while_the_others_stay_ready(
 def test_the_demo_ends_by_itself_only_on_ci(
     ci: str, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    steps = ("BILLING", "started", "client_of", "expect", "show_billing", "Making", "running", "current")
+    steps = ("BILLING", "Ahead", "started", "client_of", "expect", "show_billing", "Making", "running", "current")
     for name in (*steps, "clean_up_after_this_process"):
         monkeypatch.setattr(story, name, MagicMock())
     monkeypatch.setattr(story, "show_product", lambda product: None)
@@ -326,6 +326,15 @@ def test_a_new_run_keeps_the_copy_that_somebody_has_changed(
     assert len([*tmp_path.iterdir()]) == is_kept
 
 
+def test_a_new_run_uses_the_installed_packages_of_the_last_run(tmp_path: Path) -> None:
+    service = DemoService("billing", tmp_path / "answers.yml", place=tmp_path)
+    for folder in (".venv", ".dev", "src"):
+        (service.folder / folder).mkdir(parents=True)
+    (service.folder / "link").symlink_to(tmp_path / "missing")
+    assert service.make_room() is None
+    assert [path.name for path in service.folder.iterdir()] == [".venv"]
+
+
 def test_a_product_that_runs_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Memory, "running", lambda memory: {"port": 1})
     (tmp_path / "orders").mkdir()
@@ -351,7 +360,7 @@ PRODUCT_ALONE = """
 from unittest.mock import MagicMock
 from demo import __main__ as story
 
-for name in ("BILLING", "started", "client_of", "expect", "show_billing", "show_product", "Making"):
+for name in ("BILLING", "Ahead", "started", "client_of", "expect", "show_billing", "show_product", "Making"):
     setattr(story, name, MagicMock())
 story.main()
 """
