@@ -166,6 +166,8 @@ def try_the_tokens(service: Path, url: str, output: str) -> None:
     """Send the printed request, which contains a token, and requests with tokens of the command."""
     pasted = shlex.split(output.partition("Try it:")[2].replace("\\\n", " "))
     assert "201 Created" in subprocess.check_output(pasted, text=True)
+    command = shlex.split(re.search(r"tokens +(.+)", output)[1])
+    assert "--scope" in subprocess.check_output(command, text=True, cwd=service)
     for scope, status in (("shipments:read", 200), ("shipments:write", 403)):
         token = printed_token(service, "--scope", scope)
         assert httpx2.get(url, headers={"Authorization": f"Bearer {token}"}).status_code == status

@@ -80,7 +80,9 @@ def run(service: Service, _: None, options: argparse.Namespace) -> int:
             process = _spawn(service, listener, telemetry, debug_port)
             stack.callback(process.stop)
             migrations = MigrationWatch(service, url)
-            migrate.upgrade(service, url)  # the migrations run while the service imports its libraries
+            # Both lines run while the service imports its libraries.
+            migrate.upgrade(service, url)
+            welcome = _welcome(service, url, f"http://{host}:{port}", traces)
             if debug_port:
                 print(f"\n  {service.name} waits for a debugger on 127.0.0.1:{debug_port}.", flush=True)
             _wait_until_alive(
@@ -88,7 +90,7 @@ def run(service: Service, _: None, options: argparse.Namespace) -> int:
             )
             if port != wanted:
                 print(f"\n  Port {wanted} is taken, so the service has another port.", flush=True)
-            print(_welcome(service, url, f"http://{host}:{port}", traces), flush=True)
+            print(welcome, flush=True)
             # A killed parent cannot stop us, but its end gives this process another parent.
             while process.child.poll() is None and os.getppid() == parent:
                 time.sleep(0.2)
@@ -242,7 +244,7 @@ def _welcome(service: Service, url: str, base: str, traces: str) -> str:
         "",
         f"  API         {base}{_first_collection(document)}",
         f"  docs        {base}/docs",
-        *([f"  tokens      python -m {service.package.__name__} token --help"] if service.auth else []),
+        *([f"  tokens      {os.path.relpath(sys.executable)} -m {service.package.__name__} token --help"] if service.auth else []),
         f"  readiness   {base}/readyz",
         *([f"  traces      {traces}"] if traces else []),
         f"  database    {url}",
