@@ -1,12 +1,14 @@
 """Build the documentation site into build/documentation/site, strictly: `python -m docs.site`. A link that leads nowhere fails it."""
 
 import ast
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,9 +29,22 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 
 
 def main() -> int:
+    """Build the site, unless it was built from the same sources."""
+    record, digest = FOLDER / "digest-of-sources", digest_of_sources()
+    if record.exists() and record.read_text() == digest:
+        return 0
     faults = build(FOLDER)
     print(faults, end="")
+    if not faults:
+        record.write_text(digest)
     return 1 if faults else 0
+
+
+def digest_of_sources() -> str:
+    builders = [version("zensical"), version("mkdocstrings-python")]
+    files = [Path(__file__), ROOT / "docs/zensical.toml", *pages(), *CHASSIS.rglob("*.py")]
+    contents = (f"{file}:{hashlib.sha256(file.read_bytes()).hexdigest()}" for file in sorted(files))
+    return hashlib.sha256("\n".join([*builders, *contents]).encode()).hexdigest()
 
 
 def build(folder: Path) -> str:
@@ -56,12 +71,13 @@ def write_source(folder: Path) -> None:
             target.write_text(text_of(file))
     with (folder / "pages/reference/chassis.md").open("a") as page:
         page.writelines(f"\n::: chassis.{name}\n" for name in (*public_modules(), CLIENT))
-    settings = (
-        (ROOT / "docs/zensical.toml")
-        .read_text()
-        .replace("[project]\n", f"[project]\nnav = {in_toml(navigation())}\n", 1)
-    )
-    (folder / "zensical.toml").write_text(settings.replace("CHASSIS", CHASSIS.parent.as_posix()))
+    (folder / "zensical.toml").write_text(settings(navigation()))
+
+
+def settings(navigation: dict[str, str | list[str]]) -> str:
+    text = (ROOT / "docs/zensical.toml").read_text()
+    listed = text.replace("[project]\n", f"[project]\nnav = {in_toml(navigation)}\n", 1)
+    return listed.replace("CHASSIS", CHASSIS.parent.as_posix())
 
 
 def pages() -> dict[Path, str]:

@@ -16,7 +16,6 @@ from playwright.sync_api import Page, expect
 from docs import site
 from tests.support.browser import browser
 from tests.support.services import Render
-from tests.support.tools import made_once
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -30,9 +29,10 @@ class Silent(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def built(shared: Path) -> Path:
-    """The site, built once for all test processes."""
-    return made_once(shared / "site", lambda folder: site.build(folder)) / "site"
+def built() -> Path:
+    """The site, which `make lint` has built before, if its sources are the same."""
+    assert site.main() == 0
+    return site.FOLDER / "site"
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,25 @@ def test_the_reference_has_every_name_that_a_newborn_service_imports_from_the_ch
 
 
 def test_a_link_that_leads_nowhere_fails_the_build(tmp_path: Path) -> None:
-    site.write_source(tmp_path)
-    with (tmp_path / "pages/tutorial.md").open("a") as page:
-        page.write("\n[nowhere](missing.md)\n")
+    (tmp_path / "zensical.toml").write_text(site.settings({"Home": "index.md"}))
+    page = tmp_path / "pages/index.md"
+    page.parent.mkdir()
+    page.write_text("# Home\n\n[here](#home)\n")
+    assert site.built(tmp_path) == ""
+    page.write_text("# Home\n\n[nowhere](missing.md)\n")
     assert "page does not exist" in site.built(tmp_path)
+
+
+def test_the_site_is_built_again_after_a_change_or_a_fault_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page, faults = tmp_path / "page.md", ["a fault", "", ""]
+    page.touch()
+    monkeypatch.setattr(site, "FOLDER", tmp_path)
+    monkeypatch.setattr(site, "pages", lambda: {page: "page.md"})
+    monkeypatch.setattr(site, "build", lambda _: faults.pop(0))
+    assert (site.main(), faults) == (1, ["", ""])
+    assert (site.main(), faults) == (0, [""])
+    assert (site.main(), faults) == (0, [""])
+    page.write_text("A change")
+    assert (site.main(), faults) == (0, [])
