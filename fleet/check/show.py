@@ -32,7 +32,7 @@ def table(report: Report) -> None:
     if reasons := {finding.id: finding.why for finding in found if finding.why}:
         console.print("\nwhy", style="dim")
         for id_, why in reasons.items():
-            console.print(Padding(Text(f"{id_}: {why}", style="dim"), (0, 0, 0, 2)))
+            console.print(Padding.indent(Text(f"{id_}: {why}", style="dim"), 2))
 
 
 def _table(title: str, found: list[Finding]) -> Table:

@@ -47,7 +47,7 @@ def report(report: Report, *, seed_diffs: bool) -> None:
         _section(console, f"Before you deploy, {section.lower()}:", notes)
     if report.unfinished:
         _section(console, "`make specs` failed. Adapt the code to the new version, then run `make specs` again:", [])
-        console.print(Padding(Text(report.unfinished), (0, 0, 0, 2)))
+        console.print(Padding.indent(Text(report.unfinished), 2))
     console.print("\nProve it: [bold]make setup check[/bold]")
 
 
@@ -56,7 +56,7 @@ def _section(console: Console, title: str, items: Iterable[str]) -> None:
     if items or title.startswith("`make"):
         console.print(f"\n{title}", style="bold", markup=False)
         for item in items:
-            console.print(Padding(Text(f"- {item}"), (0, 0, 0, 2)))
+            console.print(Padding.indent(Text(f"- {item}"), 2))
 
 
 def _diff(console: Console, text: str) -> None:

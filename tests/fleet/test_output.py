@@ -225,6 +225,14 @@ def test_a_diff_is_printed_unchanged_with_lines_of_any_length(capsys: pytest.Cap
     assert diff in capsys.readouterr().out
 
 
+def test_no_line_about_one_service_ends_with_spaces(capsys: pytest.CaptureFixture[str]) -> None:
+    report = Report("billing", "v1", "v2", healed=["x"], changed=True)
+    report.unfinished = "no module"
+    show.report(report, seed_diffs=False)
+    show_findings.table(of_billing(EDITED, SOON))
+    assert [line for line in capsys.readouterr().out.splitlines() if line != line.rstrip()] == []
+
+
 GIT = {"vcs": "git", "commit_id": "0123456789ab" + "c" * 28}
 
 
