@@ -183,6 +183,9 @@ def run_job(job: Job, clone: Path, machine: Machine, **more: str) -> dict[str, d
                 environment["ARGS"] = f"--service-url {database.url}"
             done = machine.run(command.text, clone, **environment)
             assert done.returncode == 0, f"{job.name}: {command.text}\n{done.stdout}\n{done.stderr}"
+            if command.text == "make check":
+                assert "All gates passed." in done.stdout
+                assert git(clone, "status", "--porcelain") == ""
             outputs[command.step] = variables(outputs_file)
     if job.variables:
         outputs["variables"] = variables(clone / job.variables)

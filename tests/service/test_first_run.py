@@ -36,7 +36,7 @@ from tests.support.commands import service_environment
 from tests.support.needs import SWAGGER_UI
 from tests.support.otlp import OtlpReceiver
 from tests.support.paths import ROOT
-from tests.support.services import Birth, Render
+from tests.support.services import Birth, Render, lend_packages
 from tests.support.waiting import wait_until
 
 # These tests are one group and run one after the other, because each test uses port 8000 if that port is free.
@@ -69,8 +69,11 @@ def test_make_dev_uses_the_broker_that_compose_starts_unless_another_broker_is_n
     assert used(BROKER_URL="amqp://elsewhere") == "amqp://elsewhere"
 
 
-def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(template: Path, tmp_path: Path) -> None:
+def test_the_two_commands_that_a_copy_ends_with_lead_to_a_running_service(
+    template: Path, tmp_path: Path, birth: Birth
+) -> None:
     commands = answer_every_question(template, tmp_path)
+    lend_packages(birth(**VARIANTS["default"]), tmp_path / "billing")
     subprocess.run(commands[0], shell=True, cwd=tmp_path, env=service_environment(**IDENTITY), check=True)
     committed = subprocess.run(
         ["git", "status", "--porcelain"], cwd=tmp_path / "billing", capture_output=True, text=True
@@ -143,7 +146,7 @@ def assert_traced(output: str, request_id: str) -> None:
     assert {found[name]["depth"] for name in ("INSERT billing.invoices", "request_finished")} == {1}
 
 
-def test_make_dev_reports_a_taken_port_and_takes_another_and_sends_traces_to_the_receiver_of_the_team(
+def test_make_dev_takes_another_port_than_a_taken_port_and_sends_traces_away_and_leaves_nothing_running_when_killed(
     birth: Birth,
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, OtlpReceiver() as receiver:
@@ -160,6 +163,7 @@ def test_make_dev_reports_a_taken_port_and_takes_another_and_sends_traces_to_the
             assert "traces " not in output
             trace = httpx2.get(f"{base}/v1/shipments").headers["X-Request-Id"]
             assert receiver.wait_for(trace, count=1, timeout=START_SECONDS)
+            assert_a_killed_parent_leaves_nothing_running(process, output, "python")
 
 
 def try_the_tokens(service: Path, url: str, output: str) -> None:
@@ -174,14 +178,11 @@ def try_the_tokens(service: Path, url: str, output: str) -> None:
     assert fetch(url) == 401
 
 
-@pytest.mark.parametrize("victim", ["make", "python"])
-def test_a_killed_parent_leaves_nothing_running(birth: Birth, victim: str) -> None:
-    with dev(birth(**VARIANTS["default"]), "make", "dev") as process:
-        output = wait_for(process, "Try it:")
-        everything = family(process)
-        target = process if victim == "make" else next(one for one in everything if "dev" in one.cmdline())
-        os.kill(target.pid, signal.SIGKILL)
-        assert_all_gone(everything, output)
+def assert_a_killed_parent_leaves_nothing_running(process: subprocess.Popen[str], output: str, victim: str) -> None:
+    everything = family(process)
+    target = process if victim == "make" else next(one for one in everything if "dev" in one.cmdline())
+    os.kill(target.pid, signal.SIGKILL)
+    assert_all_gone(everything, output)
 
 
 STREAM = """
@@ -204,7 +205,9 @@ UPLOAD = (
 )
 
 
-def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open(birth: Birth) -> None:
+def test_a_saved_file_is_served_at_once_with_a_stream_and_an_upload_open_and_a_killed_make_leaves_nothing_running(
+    birth: Birth,
+) -> None:
     service = birth(**VARIANTS["default"])
     route = service / "src/billing/api/invoices.py"
     before = route.read_text()
@@ -214,7 +217,8 @@ def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open
     assert STREAM in first
     with dev(service, "env", "REQUEST_TIMEOUT_SECONDS=3600", "make", "dev") as process:
         route.write_text(first)
-        base = re.search(r"API +(http://[\d.:]+)/", wait_for(process, "Try it:"))[1]
+        output = wait_for(process, "Try it:")
+        base = re.search(r"API +(http://[\d.:]+)/", output)[1]
         token = printed_token(service)
         wait_until(lambda: fetch(f"{base}/v1/invoices", token) == 200, seconds=START_SECONDS)
         try:
@@ -228,6 +232,7 @@ def test_a_saved_file_is_served_at_once_although_a_stream_and_an_upload_are_open
                     time.sleep(0.5)  # wait until the service reads the body
                     route.write_text(before.replace("/v1/invoices", "/v1/bills", 1))
                     wait_until(lambda: fetch(f"{base}/v1/bills", token) == 200, seconds=START_SECONDS)
+            assert_a_killed_parent_leaves_nothing_running(process, output, "make")
         finally:
             route.write_text(before)
 

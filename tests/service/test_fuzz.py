@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tests.support.answers import VARIANTS
 from tests.support.commands import git
 from tests.support.running import running
 from tests.support.services import Birth
-from tests.support.tokens import trusted_issuer
+from tests.support.tokens import Trusted, trusted_issuer
 
 # Limit the number of examples and not the time: with a time limit, Schemathesis silently tests less of each operation.
 LIMIT = ["--max-time", os.environ["FUZZ_SECONDS"]] if "FUZZ_SECONDS" in os.environ else ["--max-examples", "25"]
@@ -40,57 +41,81 @@ class Outcome:
     output: str
 
 
-def fuzz(service: Path, folder: Path, *options: str, token: bool = True) -> Outcome:
-    document = document_of(service)
-    nouns = {scope.partition(":")[0] for *_, operation in operations_of(document) for scope in scopes_of(operation)}
+@dataclass(frozen=True)
+class Fuzzed:
+    """A service that runs with requests in its log, for Schemathesis. `folder` has the log and the reports."""
+
+    service: Path
+    folder: Path
+    base: str
+    trusted: Trusted
+
+    def log(self) -> str:
+        return (self.folder / "service.log").read_text()
+
+    def run(self, *options: str, token: bool = True) -> Outcome:
+        report = self.folder / "report.json"
+        command = [str(Path(sys.executable).with_name("schemathesis"))]
+        command += ["--config-file", str(self.service / "schemathesis.toml"), "run", f"{self.base}/openapi.json"]
+        command += ["--checks", "all", "--continue-on-failure", "--seed", SEED, "--no-color", *options]
+        command += ["--report", "json", "--report-json-path", str(report)]
+        nouns = {
+            scope.partition(":")[0]
+            for *_, each in operations_of(document_of(self.service))
+            for scope in scopes_of(each)
+        }
+        for name, value in self.trusted.headers(*nouns).items() if token else ():
+            command += ["--header", f"{name}: {value}"]
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        # The seed is in the output, which pytest shows after a failure.
+        return Outcome(done.returncode, json.loads(report.read_text()), done.stdout + done.stderr)
+
+
+@contextmanager
+def fuzzed(service: Path, folder: Path) -> Generator[Fuzzed]:
+    if (hooks := service / "schemathesis_hooks.py").exists():
+        (folder / hooks.name).symlink_to(hooks)
     with (
-        trusted_issuer(document["info"]["title"]) as trusted,
+        trusted_issuer(document_of(service)["info"]["title"]) as trusted,
         running(service, folder, LOG_REQUESTS="true", **trusted.settings) as base,
     ):
-        if (hooks := service / "schemathesis_hooks.py").exists():
-            (folder / hooks.name).symlink_to(hooks)
-        command = [str(Path(sys.executable).with_name("schemathesis"))]
-        command += ["--config-file", str(service / "schemathesis.toml"), "run", f"{base}/openapi.json"]
-        command += ["--checks", "all", "--continue-on-failure", "--seed", SEED, "--no-color", *options]
-        command += ["--report", "json", "--report-json-path", str(folder / "report.json")]
-        for name, value in trusted.headers(*nouns).items() if token else ():
-            command += ["--header", f"{name}: {value}"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    # The seed is in the output, which pytest shows after a failure.
-    return Outcome(done.returncode, json.loads((folder / "report.json").read_text()), done.stdout + done.stderr)
+        yield Fuzzed(service, folder, base, trusted)
 
 
-def test_a_service_with_every_field_type_behaves_as_its_document_describes(birth: Birth, tmp_path: Path) -> None:
-    service = birth(**VARIANTS["every-type"])
-    found = fuzz(service, tmp_path, *LIMIT)
+@pytest.fixture(scope="module")
+def every_type(birth: Birth, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+    with fuzzed(birth(**VARIANTS["every-type"]), tmp_path_factory.mktemp("fuzzed")) as running:
+        yield running
+
+
+def test_a_service_with_every_field_type_behaves_as_its_document_describes(every_type: Fuzzed) -> None:
+    found = every_type.run(*LIMIT)
     assert (found.status, found.report["failures"], found.report["errors"]) == (0, [], []), found.output
     assert {name: phase["status"] for name, phase in found.report["phases"].items()} == dict.fromkeys(
         ("examples", "coverage", "fuzzing", "stateful"), "success"
     )
     # Each operation also had an answer 2xx, so not all of its examples were refused.
-    operations = {f"{method.upper()} {path}" for path, method, _ in operations_of(document_of(service))}
+    operations = {f"{method.upper()} {path}" for path, method, _ in operations_of(document_of(every_type.service))}
     accepted = {
         operation: sum(phase["accepted"] for phase in phases.values())
         for operation, phases in found.report["valid_rates"].items()
     }
     assert operations == set(accepted)
     assert min(accepted.values()) > 0, accepted
-    assert "request_failed" not in (tmp_path / "service.log").read_text()
+    assert "request_failed" not in every_type.log()
 
 
-def test_every_operation_of_a_new_service_refuses_every_request_without_token(birth: Birth, tmp_path: Path) -> None:
-    service = birth(**VARIANTS["default"])
+def test_every_operation_refuses_every_request_without_token(every_type: Fuzzed) -> None:
+    logged = len(every_type.log())
     # Most checks of Schemathesis need an answer 2xx, which no request without a token gets. The service reads the token
     # first, so few examples are enough.
-    few = ["--phases", "examples,coverage,fuzzing", "--max-examples", "5", "--checks", "not_a_server_error"]
-    fuzz(service, tmp_path, *few, token=False)
+    every_type.run("--phases", "fuzzing", "--max-examples", "5", "--checks", "not_a_server_error", token=False)
     answered: dict[tuple[str, str], set[int]] = {}
-    for line in (tmp_path / "service.log").read_text().splitlines():
+    for line in every_type.log()[logged:].splitlines():
         if (event := json.loads(line))["event"] == "request_finished":
             answered.setdefault((event["method"], event["route"]), set()).add(event["status"])
-    operations = {
-        (method.upper(), path) for path, method, each in operations_of(document_of(service)) if "x-public" not in each
-    }
+    documented = operations_of(document_of(every_type.service))
+    operations = {(method.upper(), path) for path, method, each in documented if "x-public" not in each}
     assert {operation: answered.get(operation) for operation in operations} == {each: {401} for each in operations}
 
 
@@ -127,7 +152,8 @@ def test_each_operation_that_does_otherwise_is_found_out(birth: Birth, tmp_path:
         text = text.replace(old, new)
     try:
         route.write_text(text)
-        found = fuzz(service, tmp_path, "--max-examples", "10")
+        with fuzzed(service, tmp_path) as running:
+            found = running.run("--phases", "coverage,stateful", "--max-examples", "10")
     finally:
         git(service, "checkout", "--quiet", ".")
     assert found.status == 1, found.output

@@ -122,9 +122,13 @@ def service(birth: Birth) -> Generator[Path]:
 @pytest.mark.slow
 @pytest.mark.xdist_group("gates")
 @pytest.mark.parametrize("mutation", [pytest.param(mutation, id=name) for name, mutation in MUTATIONS.items()])
-def test_the_gate_of_each_fault_fails_and_names_the_remedy(service: Path, mutation: Mutation) -> None:
+def test_the_gate_of_each_fault_fails_and_names_the_remedy(
+    service: Path, mutation: Mutation, postgres_url: str
+) -> None:
     mutation.break_it(service)
-    checked = make(service, "check", f"GATES={mutation.gate}", check=False)
+    checked = make(
+        service, "check", f"GATES={mutation.gate}", f"DATABASE_URL={postgres_url}", "ARGS=tests/domain", check=False
+    )
     assert checked.returncode != 0
     output = checked.stdout + checked.stderr
     assert failed(output) == [mutation.gate], output
@@ -134,11 +138,11 @@ def test_the_gate_of_each_fault_fails_and_names_the_remedy(service: Path, mutati
 @pytest.mark.slow
 @pytest.mark.xdist_group("gates")
 @pytest.mark.parametrize("gate", sorted(GATES))
-def test_a_gate_passes_with_the_faults_of_all_other_gates_together(service: Path, gate: str) -> None:
+def test_a_gate_passes_with_the_faults_of_all_other_gates_together(service: Path, gate: str, postgres_url: str) -> None:
     for mutation in MUTATIONS.values():
         if mutation.gate != gate:
             mutation.break_it(service)
-    assert "All gates passed." in make(service, "check", f"GATES={gate}").stdout
+    assert "All gates passed." in make(service, "check", f"GATES={gate}", f"DATABASE_URL={postgres_url}").stdout
 
 
 @pytest.mark.slow

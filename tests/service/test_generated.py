@@ -1,80 +1,105 @@
 """A newly generated service passes its own gates."""
 
+import re
 import shutil
 import subprocess
 import sys
+from itertools import cycle, islice, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.answers import VARIANTS
-from tests.support.commands import git, make, service_environment
+from tests.support.commands import git, make
 from tests.support.interpreters import interpreters
 from tests.support.paths import ROOT
 from tests.support.services import Birth, Render
 
-INSTALLED = ("short", "many-words", "every-type", "queues-nats", "both-rabbitmq")
-"""Variants that together have every style, broker, type of field, rule and part. `default` is the style without messages."""
+INSTALLED = ("many-words", "every-type", "both-rabbitmq", "queues-nats")
+"""Variants that together have every broker, kind of messages, type of field, rule and part.
+
+The pipelines in tests/delivery/test_pipelines.py install `default` and run its gates on servers of its own. test_shell.py
+installs a service without identity and runs it.
+"""
+IN_PARALLEL = "both-rabbitmq"
+"""The variant whose tests run in two processes."""
+OURS = "{}.{}".format(*sys.version_info)
+
+
+def installations() -> list[tuple[str, str]]:
+    """Return a variant for each Python of this machine, and a Python for each variant. The last variants are on ours."""
+    others = sorted(interpreters().keys() - {OURS})
+    count = max(len(INSTALLED), len(others) + 1)
+    return list(zip(islice(cycle(INSTALLED), count), [*others, *repeat(OURS, count - len(others))], strict=True))
 
 
 @pytest.mark.slow
-def test_a_newborn_service_passes_all_its_gates_on_servers_of_its_own_and_leaves_git_clean(birth: Birth) -> None:
-    passes_all_its_gates(birth(**VARIANTS["default"]))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", INSTALLED)
-def test_a_newborn_service_passes_all_its_gates_and_leaves_git_clean(
-    birth: Birth, variant: str, postgres_url: str
+@pytest.mark.parametrize(("variant", "version"), installations())
+def test_a_newborn_service_passes_all_its_gates_on_each_python_of_this_machine_and_leaves_git_clean(
+    birth: Birth, render: Render, tmp_path: Path, variant: str, version: str, postgres_url: str
 ) -> None:
-    passes_all_its_gates(birth(**VARIANTS[variant]), f"DATABASE_URL={postgres_url}")
-
-
-def passes_all_its_gates(service: Path, *settings: str) -> None:
-    checked = make(service, "check", *settings)
+    service = birth(**VARIANTS[variant]) if version == OURS else born_on(version, render(**VARIANTS[variant]), tmp_path)
+    parallel = ["ARGS=-n 2"] if variant == IN_PARALLEL else []
+    checked = make(service, "check", f"DATABASE_URL={postgres_url}", *parallel)
     assert "All gates passed." in checked.stdout
-    assert " passed" in checked.stdout
+    assert re.search(r"\d+ passed", checked.stdout)
     assert git(service, "status", "--porcelain") == ""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", sorted(VARIANTS.keys() - {"default", *INSTALLED}))
-def test_a_newborn_service_with_other_names_passes_its_gates_with_packages_that_the_tests_lend(
-    render: Render, variant: str, tmp_path: Path, postgres_url: str
-) -> None:
-    """These variants combine answers in other ways. INSTALLED has all of their packages, fields and documents."""
-    service = Path(shutil.copytree(render(**VARIANTS[variant]), tmp_path / "service"))
-    (service / ".venv").mkdir()
-    for path in ("uv.lock", ".venv/.ready"):
-        (service / path).touch()
-    programs = ROOT / ".venv"
-    lent = [f"RUN={programs}/bin/", f"VIRTUAL_ENV={programs}", "PYTHONPATH=src:chassis/src", "ARGS=-p no:schemathesis"]
-    gates = "format-check lint types layers test"
-    checked = make(service, "check", f"GATES={gates}", f"DATABASE_URL={postgres_url}", *lent)
-    assert "All gates passed." in checked.stdout
-    assert " passed" in checked.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("version", sorted(interpreters().keys() - {"{}.{}".format(*sys.version_info)}))
-def test_a_newborn_service_passes_all_its_gates_on_every_other_python_of_this_machine(
-    birth: Birth, version: str, tmp_path: Path, postgres_url: str
-) -> None:
-    ignored = shutil.ignore_patterns(".venv", ".dev", "*_cache", "__pycache__")
-    service = shutil.copytree(birth(**VARIANTS["every-type"]), tmp_path / "service", ignore=ignored)
-    environment = service_environment(UV_PYTHON=interpreters()[version], DATABASE_URL=postgres_url)
-    ran = subprocess.run(
-        ["make", "setup", "check"], cwd=service, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "All gates passed." in ran.stdout
     used = subprocess.check_output([service / ".venv/bin/python", "--version"], text=True)
     assert used.startswith(f"Python {version}.")
     # A test on another Python than production's prints a warning.
     production = (service / ".python-version").read_text().strip()
     told = f"This environment has {used.strip()}; production and CI run Python {production}"
-    assert (told in ran.stdout) == (not production.startswith(f"{version}."))
+    assert (told in checked.stdout) == (not production.startswith(f"{version}."))
+
+
+def born_on(version: str, rendered: Path, folder: Path) -> Path:
+    service = Path(shutil.copytree(rendered, folder / "service"))
+    make(service, "setup", f"UV_PYTHON={interpreters()[version]}")
+    git(service, "init", "--quiet", "--initial-branch", "main")
+    git(service, "add", "--all")
+    git(service, "commit", "--quiet", "--message", "Start")
+    return service
+
+
+EVENTS_ALONE = VARIANTS["events-rabbitmq"] | {
+    "aggregates": f"{VARIANTS['approved']['aggregates']}\n{VARIANTS['events-rabbitmq']['aggregates']}\n"
+    "Invoice: {number: string(40), total: money}"
+}
+"""Answers that no installed variant has: events alone, without identity, with the aggregates of all variants of events."""
+
+
+@pytest.mark.slow
+def test_a_newborn_service_with_events_alone_passes_its_gates_with_packages_that_the_tests_lend(
+    render: Render, tmp_path: Path, postgres_url: str
+) -> None:
+    """tests/template/test_render.py checks the format and the lint rules of every variant."""
+    service = Path(shutil.copytree(render(**EVENTS_ALONE), tmp_path / "service"))
+    (service / ".venv").mkdir()
+    for path in ("uv.lock", ".venv/.ready"):
+        (service / path).touch()
+    programs = ROOT / ".venv"
+    lent = [f"RUN={programs}/bin/", f"VIRTUAL_ENV={programs}", "PYTHONPATH=src:chassis/src", "ARGS=-p no:schemathesis"]
+    checked = make(service, "check", "GATES=types layers test", f"DATABASE_URL={postgres_url}", *lent)
+    assert "All gates passed." in checked.stdout
+    assert re.search(r"\d+ passed", checked.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("style", ["events", "queues", "events-and-queues"])
+def test_a_broker_changes_nothing_in_the_code_of_a_service_but_the_name_of_the_broker(
+    render: Render, style: str
+) -> None:
+    """So the gates of a service on one broker prove as much about its code as the gates on each broker."""
+
+    def code(broker: str) -> dict[str, str]:
+        service = render(messaging_style=style, broker=broker, auth="none")
+        paths = [path for folder in ("src", "tests") for path in (service / folder).rglob("*") if path.is_file()]
+        read = {path.relative_to(service).as_posix(): path.read_text() for path in paths}
+        assert broker in read["src/billing/main.py"]
+        return {name: re.sub(f"(?i){broker}", "broker", text) for name, text in read.items()}
+
+    assert code("nats") == code("kafka") == code("rabbitmq")
 
 
 @pytest.fixture
@@ -131,13 +156,8 @@ def test_a_python_that_is_named_is_taken(shown: Any) -> None:
 
 
 @pytest.mark.slow
-def test_its_tests_pass_in_parallel_workers_too(birth: Birth) -> None:
-    tested = make(birth(**VARIANTS["default"]), "test", "ARGS=-n 2")
-    assert " passed" in tested.stdout
-
-
-@pytest.mark.slow
-def test_a_new_column_becomes_a_migration_that_the_gate_accepts(birth: Birth) -> None:
+def test_a_new_column_becomes_a_migration_that_the_gate_accepts(birth: Birth, postgres_url: str) -> None:
+    database = f"DATABASE_URL={postgres_url}"
     service = birth(**VARIANTS["default"])
     table = service / "src/billing/persistence/invoices.py"
     try:
@@ -145,10 +165,10 @@ def test_a_new_column_becomes_a_migration_that_the_gate_accepts(birth: Birth) ->
         table.write_text(
             table.read_text().replace(before, f'    sa.Column("memo", sa.Text, nullable=True),\n{before}', 1)
         )
-        assert make(service, "migrations", check=False).returncode != 0
-        written = make(service, "migration", "m=add memo")
+        assert make(service, "migrations", database, check=False).returncode != 0
+        written = make(service, "migration", "m=add memo", database)
         assert "0002_add_memo.py" in written.stdout
-        make(service, "migrations", "format-check", "lint")
+        make(service, "migrations", "format-check", "lint", database)
     finally:
         git(service, "checkout", "--quiet", ".")
         git(service, "clean", "--quiet", "--force", "src")

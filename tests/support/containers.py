@@ -13,6 +13,8 @@ from chassis.dev.embedded import free_port
 from tests.support.engine import Engine
 
 LIMIT_SECONDS = 90
+LOOK_SECONDS = 0.5
+"""How often a wait asks the engine whether the container still runs. Each question starts a program."""
 
 PRODUCTION = (
     *("--network", "host"),
@@ -59,10 +61,13 @@ class Container:
 
     def until(self, what: str, condition: Callable[[], T]) -> T:
         """Return the first true value of the condition. Raises AssertionError if the container ends, or too late."""
-        deadline = time.monotonic() + LIMIT_SECONDS
+        looked = time.monotonic()
+        deadline = looked + LIMIT_SECONDS
         while not (found := condition()):
-            running = self.engine.inspect(self.id)["State"]["Running"]
-            assert running, f"it ended before {what}: {self.output()}"
+            if time.monotonic() - looked > LOOK_SECONDS:
+                running = self.engine.inspect(self.id)["State"]["Running"]
+                assert running, f"it ended before {what}: {self.output()}"
+                looked = time.monotonic()
             assert time.monotonic() < deadline, f"not {what}: {self.output()}"
             time.sleep(0.05)
         return found
