@@ -1142,6 +1142,7 @@ def test_an_update_leaves_the_teams_files_alone(questionnaire: Path, tmp_path: P
     assert (service / "README.md").read_text() == "# ours\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", [copier.run_update, copier.run_recopy])
 def test_a_service_of_before_stays_without_identity_and_a_new_service_keeps_identity(
     questionnaire: Path, tmp_path: Path, later: Callable[..., Any]

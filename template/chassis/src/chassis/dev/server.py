@@ -238,13 +238,14 @@ def _wait_until_alive(process: embedded.Process, url: str, seconds: float) -> No
 
 def _welcome(service: Service, url: str, base: str, traces: str) -> str:
     document = first_aggregate_first(service.versions, api(service).openapi())
+    program = f"{os.path.relpath(sys.executable)} -m {service.package.__name__}"
     lines = [
         "",
         f"  {service.name} is running and reloads when you save a file. Ctrl-C stops everything.",
         "",
         f"  API         {base}{_first_collection(document)}",
         f"  docs        {base}/docs",
-        *([f"  tokens      {os.path.relpath(sys.executable)} -m {service.package.__name__} token --help"] if service.auth else []),
+        *([f"  tokens      {program} token --help"] if service.auth else []),
         f"  readiness   {base}/readyz",
         *([f"  traces      {traces}"] if traces else []),
         f"  database    {url}",
