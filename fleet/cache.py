@@ -52,8 +52,11 @@ def offline() -> bool:
 def version_of_checks() -> str:
     """Identify the code of fleet and of the organisation's conventions: results of other code are not used."""
     code = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        code.update(file.read_bytes())
+    folders = os.walk(os.path.dirname(__file__))  # faster than Path.rglob
+    for file in sorted(
+        os.path.join(folder, name) for folder, _, names in folders for name in names if name.endswith(".py")
+    ):
+        code.update(Path(file).read_bytes())
     organisation = sorted(
         f"{one.dist.name} {one.dist.version}" for one in entry_points(group="fleet.conventions") if one.dist
     )

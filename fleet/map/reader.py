@@ -19,7 +19,7 @@ from fleet.processes.parallel import Failure, default_jobs, in_processes, in_thr
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
 from fleet.service.fleet_toml import Member
-from fleet.service.mirror import drop_if_damaged, mirror_of, newest
+from fleet.service.mirror import drop_if_damaged, mirror_of, newest, newest_commits
 from fleet.service.openapi import SPEC
 from fleet.service.service import Service
 from fleet.service.waivers import today
@@ -46,7 +46,7 @@ def read_folders(paths: Iterable[Path], jobs: int | None = None) -> Map:
 
 def read_members(members: list[Member], jobs: int | None = None) -> Map:
     """Read the map of the members at the newest commits of their branches."""
-    commits, unread = in_threads(newest, members, "fetching")
+    commits, unread = newest_commits(members)
     sources = [Source(one.name, commits[one].repository, commits[one].id, one) for one in members if one in commits]
     reasons = {member.name: without_credentials(str(error)) for member, error in unread.items()}
     return read_sources(sources, reasons, jobs)

@@ -1,6 +1,7 @@
 """Find the commits of the fleet's services: a service at a git URL is mirrored into the cache, a path is read in place."""
 
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from fleet.cache import cache, file_lock, mark_used, offline
 from fleet.errors import FleetError
 from fleet.git import git, objects, remote
 from fleet.git.repository import loose_head
+from fleet.processes.parallel import in_threads
 from fleet.service.fleet_toml import Member
 from fleet.service.service import Service
 from fleet.template.answers import ANSWERS_FILE, Answers, parse_recorded
@@ -33,19 +35,30 @@ class Commit:
         return parse_recorded(content, lambda: Service(self.repository, self.id).other_answers())
 
 
-def newest(member: Member, seen: str = "") -> Commit:
-    """Find the last commit of a member's branch, and fetch it if it is new. Raises FleetError.
+def newest_commits(members: list[Member]) -> tuple[dict[Member, Commit], dict[Member, FleetError]]:
+    """Find the last commit of each member's branch, and fetch new ones. Return the errors of the other members, too."""
+    # Threads would take longer to read these files than one thread does.
+    at_hand = {member: commit for member in members if (commit := _at_hand(member))}
+    others, errors = in_threads(newest, [member for member in members if member not in at_hand], "fetching")
+    return at_hand | others, errors
 
-    `seen` is the commit of an earlier run: if a path on this machine is still at this commit, git is not started.
-    """
-    if seen and member.is_local and loose_head(Path(member.address), member.branch) == seen:
-        return Commit(Path(member.address), seen)
+
+def newest(member: Member) -> Commit:
+    """Find the last commit of a member's branch, and fetch it if it is new. Raises FleetError."""
     try:
         return _newest(member)
     except FleetError:
         if not drop_if_damaged(member):
             raise
         return _newest(member)
+
+
+def _at_hand(member: Member) -> Commit | None:
+    """Find the last commit of a member at a path by git's files. None means that only git finds the commit, or the reason for an error."""
+    with suppress(OSError, ValueError):
+        if member.is_local and (commit := loose_head(Path(member.address), member.branch)):
+            return Commit(Path(member.address), commit)
+    return None
 
 
 def drop_if_damaged(member: Member, mirror: Path | None = None) -> bool:

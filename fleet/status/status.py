@@ -21,7 +21,7 @@ from fleet.processes.parallel import Failure, default_jobs, in_processes, in_thr
 from fleet.processes.resource_limits import LimitExceeded, limit_resources, limit_seconds
 from fleet.progress import progress
 from fleet.service.fleet_toml import Member
-from fleet.service.mirror import Commit, drop_if_damaged, newest
+from fleet.service.mirror import Commit, drop_if_damaged, newest, newest_commits
 from fleet.service.service import Service
 from fleet.service.waivers import today
 from fleet.status.neighbours import with_neighbours
@@ -52,8 +52,7 @@ def status(members: list[Member], jobs: int | None = None) -> list[Standing]:
     limit_seconds()  # a wrong FLEET_LIMIT_SECONDS is reported once, and not for each service
     chosen_policy(known_conventions())  # a policy with a mistake is reported once, too
     known = {member: recalled for member in members if (recalled := _recall(member))}
-    seen = {member: recalled.standing.commit for member, recalled in known.items()}
-    commits, unread = in_threads(lambda member: newest(member, seen.get(member, "")), members, "fetching")
+    commits, unread = newest_commits(members)
     found = {member: with_traits(member, unreadable(member, error)) for member, error in unread.items()}
     policies: set[Policy] = set()
     readable = {one: commits[one] for one in members if one in commits}

@@ -430,7 +430,7 @@ def test_a_template_that_never_stops_rendering_is_one_line_of_the_report(
 ) -> None:
     template = tmp_path / "slipway"
     git_of_tests(tmp_path, "clone", "--quiet", str(history), str(template))
-    with (template / "template/README.md.jinja").open("a") as file:
+    with (template / "template/Makefile.jinja").open("a") as file:
         file.write(text)
     commit(template)
     git_of_tests(template, "tag", "v9.0.0")

@@ -500,7 +500,7 @@ def test_the_command_writes_the_report_shows_progress_elsewhere_and_fails_on_a_b
     assert written["summary"]["services"] == 2
     assert written["services"][0]["version"] == "v1.3.0"
     assert "there is no folder" in written["services"][1]["unreadable"]
-    assert "fetching: 2 of 2" in done.stderr
+    assert "fetching: 1 of 1" in done.stderr  # the service at a path needs no fetch
     assert "checking: 1 of 1" in done.stderr
 
 

@@ -86,3 +86,15 @@ def test_digests_of_two_versions_differ_where_the_inputs_cannot_be_listed(tmp_pa
     changed = {f"template/{SEED}.jinja": text}
     digests = [rendered(tmp_path / name, changed).manifest.team[SEED] for name in ("v1", "v2")]
     assert digests[0] != digests[1]
+
+
+def test_a_file_of_the_team_that_never_stops_rendering_is_refused_when_a_caller_reads_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_LIMIT_SECONDS", "1")
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    hostile = rendered(tmp_path / "v1", {f"template/{SEED}.jinja": endless})
+    with pytest.raises(
+        FleetError, match=f"rendering {SEED} of the template at v1 takes more than 1 seconds of computing"
+    ):
+        hostile.read(SEED)
