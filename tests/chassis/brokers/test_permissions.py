@@ -13,10 +13,11 @@ from chassis.brokers import Broker, BrokerUnavailable, Kind, Message, MessageRef
 from pydantic import SecretStr
 
 from tests.chassis.brokers.meeting import PATIENCE_SECONDS, take
+from tests.chassis.each_broker import Run, each_of
 from tests.support import brokers
 from tests.support.paths import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("permissions")]
+pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs/how-to/limit-a-service-at-the-broker.md").read_text()
 PASSWORD = "s3cret"
@@ -82,15 +83,19 @@ def kafka() -> Generator[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def rabbitmq() -> Generator[tuple[str, str]]:
-    with brokers.rabbitmq() as server:
-        brokers.rabbitmqctl(server, "add_user", "billing", PASSWORD)
-        for line in commands_of("rabbitmqctl").splitlines():
-            brokers.rabbitmqctl(server, *line.split())
-        yield server.url, server.url.replace("guest:guest", f"billing:{quote(PASSWORD)}")
+def rabbitmq(run: Run) -> tuple[str, str]:
+    """The server of the other tests, with one more user: no other test has exchanges of these names."""
+    server = run("rabbitmq")
+    brokers.rabbitmqctl(server, "add_user", "billing", PASSWORD)
+    for line in commands_of("rabbitmqctl").splitlines():
+        brokers.rabbitmqctl(server, *line.split())
+    return server.url, server.url.replace("guest:guest", f"billing:{quote(PASSWORD)}")
 
 
-@pytest.fixture(params=["nats", "kafka", "rabbitmq"])
+OF_THEIR_OWN = [pytest.param(name, marks=pytest.mark.xdist_group("permissions")) for name in ("nats", "kafka")]
+
+
+@pytest.fixture(params=[*OF_THEIR_OWN, *each_of("rabbitmq")])
 def urls(request: pytest.FixtureRequest) -> tuple[str, str]:
     try:
         return request.getfixturevalue(request.param)
