@@ -2,12 +2,16 @@
 
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from subprocess import CompletedProcess
 
+import pytest
 from click.testing import CliRunner
 
 from fleet.errors import FleetError
-from fleet.main import app
+from fleet.main import app, main
 
 
 def run(*arguments: str, status: int = 0) -> str:
@@ -18,6 +22,19 @@ def run(*arguments: str, status: int = 0) -> str:
         return str(done.exception)
     assert done.exit_code == status, (done.output, done.exception)
     return done.output
+
+
+def completed(*arguments: str) -> CompletedProcess[str]:
+    """Run the console script with these arguments, and return its status and its two outputs, as for a pipe."""
+    output, errors = (TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    status = 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.setattr(sys, "argv", ["fleet", *arguments])
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code or 0
+    return CompletedProcess(arguments, int(status), *(stream.buffer.getvalue().decode() for stream in (output, errors)))
 
 
 def check_code(folder: Path) -> None:

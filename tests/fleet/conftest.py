@@ -6,7 +6,7 @@ Version 1.0.0 is this working tree. history.py has the changes of later versions
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,8 @@ def installed(shared: Path) -> Installed:
 
 
 @pytest.fixture(scope="module")
-def rendered_once() -> Iterator[None]:
-    """Render each version once for each set of answers, in tests whose subject is not the renderer."""
+def rendered_once() -> Iterator[dict[str, Rendered]]:
+    """Render each version once for each set of answers, in tests whose subject is not the renderer. Yield the renders."""
     render = Release.rendered
 
     def rendered(release: Release, answers: Answers, data: dict[str, Any] | None) -> Rendered:
@@ -106,10 +106,22 @@ def rendered_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Release, "rendered", rendered)
-        yield
+        yield _RENDERED
 
 
 _RENDERED: dict[str, Rendered] = {}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge services in this process, where a test is not about processes: the start of each takes a second."""
+
+    def here(work: Callable[[Any], Any], items: Iterable[Any], *, jobs: int) -> Generator[tuple[Any, Any]]:
+        for one in items:
+            yield one, work(one)
+
+    for module in ("check.check", "status.status", "map.reader"):
+        monkeypatch.setattr(f"fleet.{module}.in_processes", here)
 
 
 @pytest.fixture

@@ -128,6 +128,7 @@ def test_a_no_at_the_review_writes_nothing(history: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_copier")
 def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_its_creation(
     history: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_service_that_belongs_in_a_monolith_is_confirmed_before_its_creation(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_copier")
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [

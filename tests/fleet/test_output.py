@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from fleet.status import show as overview
 from fleet.update import show
 from fleet.update.outcomes import Outcome
 from fleet.update.report import Report
+from tests.fleet.command_line import completed
 from tests.fleet.distribution import Installed
 from tests.fleet.services import Born, commit
 from tests.support.commands import git
@@ -37,10 +39,6 @@ HOSTILE = Finding(
 WAIVED = Finding("http-pages", "specs/openapi.json", "waived for now", "", Level.WAIVED)
 SOON = Finding("waiver-expiring", "conventions.yml", "expires soon", "renew it", Level.WARNING)
 EDITED = Finding("drift-edited", "ruff.toml", "edited, though the platform owns it", "`fleet update` restores it")
-
-
-def fleet(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "fleet", *arguments], cwd=cwd, capture_output=True, text=True)
 
 
 def _umask() -> int:
@@ -90,14 +88,17 @@ def test_the_table_says_once_why_a_convention_is_wanted(capsys: pytest.CaptureFi
 
 
 @pytest.mark.slow
-def test_a_check_of_one_service_in_each_format(born: Born) -> None:
+@pytest.mark.usefixtures("in_this_process")
+def test_a_check_of_one_service_in_each_format(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
     service = born(version="v1.3.0")
+    monkeypatch.chdir(service)
+    check = partial(completed, "check")
     git(service, "branch", "before")
     (service / "ruff.toml").write_text("line-length = 80\n")
     commit(service)
-    table = fleet("check", "--drift", cwd=service)
+    table = check("--drift")
     assert (table.returncode, {"drift-edited", "ruff.toml:"} <= set(table.stdout.split())) == (1, True)
-    written = fleet("check", "--drift", "--format", "json", cwd=service)
+    written = check("--drift", "--format", "json")
     assert written.returncode == 1
     shown = json.loads(written.stdout)
     assert (shown["service"], shown["version"]) == ("billing", "v1.3.0")
@@ -105,14 +106,14 @@ def test_a_check_of_one_service_in_each_format(born: Born) -> None:
         ("drift-edited", "ruff.toml", "error")
     ]
     assert "since" not in written.stdout
-    annotated = fleet("check", "--drift", "--format", "github", cwd=service)
+    annotated = check("--drift", "--format", "github")
     assert annotated.returncode == 1
     assert annotated.stdout.startswith("::error file=ruff.toml,title=drift-edited::edited, though the platform owns it")
-    nothing = fleet("check", "--drift", "--format", "github", "--ref", "before", cwd=service)
+    nothing = check("--drift", "--format", "github", "--ref", "before")
     assert (nothing.returncode, nothing.stdout) == (0, "no findings\n")
-    clean = fleet("check", "--drift", "--format", "json", "--ref", "before", "--base", "before", cwd=service)
+    clean = check("--drift", "--format", "json", "--ref", "before", "--base", "before")
     assert (clean.returncode, json.loads(clean.stdout)["findings"]) == (0, [])
-    missing = fleet("check", "--base", "nowhere", cwd=service)
+    missing = check("--base", "nowhere")
     assert (missing.returncode, missing.stdout) == (1, "")
     assert "no commit nowhere to compare with: fetch it, or name another base" in missing.stderr
 
@@ -200,11 +201,12 @@ def test_a_report_that_cannot_be_written_leaves_the_previous_report(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("shown", ["table", "json", "github"])
 def test_a_file_name_that_is_not_utf_8_is_shown_all_the_same(born: Born, shown: str) -> None:
     service = born(version="v1.3.0")
     Path(os.fsdecode(bytes(service / "chassis") + b"/caf\xe9.txt")).touch()
-    done = fleet("check", "--drift", "--format", shown, cwd=service)
+    done = completed("check", "--drift", "--format", shown, str(service))
     assert (done.returncode, done.stderr) == (0, "")
     assert "\\udce9.txt" in done.stdout
 
@@ -291,8 +293,12 @@ def test_no_command_about_one_service_passes_a_control_character_to_the_terminal
 
 
 @pytest.mark.slow
-def test_a_hostile_tag_and_a_hostile_file_name_are_shown_and_not_obeyed(born: Born) -> None:
+@pytest.mark.usefixtures("in_this_process")
+def test_a_hostile_tag_and_a_hostile_file_name_are_shown_and_not_obeyed(
+    born: Born, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = born()
+    monkeypatch.chdir(service)
     answers = service / ".copier-answers.yml"
     answers.write_text(answers.read_text().replace("_commit: v1.0.0", r'_commit: "v1\e]52;c;ZXZpbA==\a[/x]"'))
     (service / f"ruff{ESCAPE}.toml").write_text("")
@@ -304,6 +310,6 @@ def test_a_hostile_tag_and_a_hostile_file_name_are_shown_and_not_obeyed(born: Bo
         ["map", ".", "--format", "mermaid"],
         ["update"],
     ):
-        done = fleet(*arguments, cwd=service)
+        done = completed(*arguments)
         assert commands_in(done.stdout + done.stderr) == set(), arguments
         assert "Traceback" not in done.stderr

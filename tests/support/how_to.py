@@ -9,6 +9,7 @@ import re
 import subprocess
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import kubernetes_validate
@@ -207,8 +208,8 @@ def both(*steps: Step) -> Step:
 
 def import_missing(service: Path) -> None:
     """Import the names that are used and not defined, from the service, the chassis or a library."""
-    known = _known(service)
     missing = _missing(service)
+    known = _known(service) if missing else {}
     for file, name in sorted(missing):
         # Ruff takes the texts of an unknown Literal[…] for names, so import Literal first.
         if name not in known:
@@ -256,6 +257,7 @@ def _exported(path: Path) -> Iterator[str]:
         yield from ast.literal_eval(source.partition("=")[2].strip()) if name == "__all__" else [name]
 
 
+@cache
 def _definitions(text: str) -> list[tuple[str, str]]:
     """Return the name and the source of each class, function and assignment of a module."""
     lines = text.splitlines()

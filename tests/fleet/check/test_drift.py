@@ -1,7 +1,5 @@
 """`fleet check --drift` finds changes of platform-owned files by Git alone, and is fast."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +11,9 @@ from fleet.check.drift import check_drift, check_waivers
 from fleet.check.findings import Level
 from fleet.processes.parallel import Failure
 from fleet.service.service import Service
+from tests.fleet.command_line import run
 from tests.fleet.services import Born, commit, waive
 from tests.support.commands import git
-from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -128,16 +126,15 @@ def test_a_waiver_that_is_none_is_told_and_does_not_count(born: Born) -> None:
     assert found(service) == [("drift-edited", "Dockerfile"), ("waiver-invalid", "conventions.yml")]
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_the_table_names_the_path_and_the_exit_status_is_1(born: Born) -> None:
     service = born()
-    command = [sys.executable, "-m", "fleet", "check", "--drift", str(service)]
-    clean = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (clean.returncode, clean.stdout) == (0, "billing, template v1.0.0: no findings\n")
+    command = ("check", "--drift", str(service))
+    assert run(*command) == "billing, template v1.0.0: no findings\n"
     (service / "Makefile").write_text("all:\n")
-    drifted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert drifted.returncode == 1
-    assert "drift-edited" in drifted.stdout
-    assert "Makefile" in drifted.stdout
+    told = run(*command, status=1)
+    assert "drift-edited" in told
+    assert "Makefile" in told
 
 
 def test_a_warm_check_renders_nothing(born: Born, monkeypatch: pytest.MonkeyPatch) -> None:

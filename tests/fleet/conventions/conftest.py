@@ -12,7 +12,7 @@ from tests.fleet.services import Born, Installed, commit
 
 
 @pytest.fixture(scope="module", autouse=True)
-def renders(rendered_once: None) -> None:
+def renders(rendered_once: object) -> None:
     """Render each version once for each set of answers: the subject of these tests is not the renderer."""
 
 
@@ -33,17 +33,17 @@ def service(sound: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sound, tmp_path / "billing", symlinks=True))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def all_broken(
     sound: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[pytest.Item, Path]:
-    """For each test of `each_alone` in this module: a copy of the service that is broken in one way.
+    """For each test of `each_alone` in this run: a copy of the service that is broken in one way.
 
     Each tool judges all copies in one run, as in `fleet status`, because most tools take longer to start than to judge.
     """
     copies = {}
     for item in request.session.items:
-        if item.path == request.path and "all_broken" in getattr(item, "fixturenames", ()):
+        if "all_broken" in getattr(item, "fixturenames", ()):
             copies[item] = tmp_path_factory.mktemp("broken") / "billing"
             shutil.copytree(sound, copies[item], symlinks=True)
             vars(item)["callspec"].params["broken"](copies[item])

@@ -1,6 +1,7 @@
 """`make conventions` and `make update` run the `fleet` of the right version, from the recorded repository."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,30 +15,42 @@ pytestmark = pytest.mark.xdist_group("conventions")
 
 
 @pytest.mark.slow
-def test_a_newborn_service_keeps_the_conventions_and_a_violation_is_reported(service: Path) -> None:
-    assert "billing, template v1.0.0" in make(service, "conventions").stdout
-
-    (service / "ruff.toml").write_text("line-length = 80\n")
-    table = make(service, "conventions", check=False)
-    assert table.returncode == 2
-    assert "drift-edited" in table.stdout
-    annotations = make(service, "conventions", "FORMAT=github", check=False).stdout.splitlines()
-    assert any(line.startswith("::error file=ruff.toml,title=drift-edited::") for line in annotations)
-
-
-@pytest.mark.slow
-def test_conventions_compare_with_the_base_that_was_named(service: Path) -> None:
+def test_a_violation_is_reported_until_the_base_that_is_named_has_the_change(service: Path) -> None:
     migration = service / "src/billing/migrations/versions/0001_create_invoices.py"
     migration.write_text(migration.read_text() + "\n# Edited since.\n")
     commit(service)
-    assert "migration-unedited" in make(service, "conventions", check=False).stdout
-    assert make(service, "conventions", "BASE=HEAD").returncode == 0
-    assert "has no commit nowhere" in make(service, "conventions", "BASE=nowhere", check=False).stderr
+    (service / "ruff.toml").write_text("line-length = 80\n")
+    done = make(service, "conventions", "FORMAT=github", check=False)
+    assert done.returncode == 2
+    for file, convention in ((migration.relative_to(service), "migration-unedited"), ("ruff.toml", "drift-edited")):
+        assert re.search(f"^::error file={file},.*title={convention}::", done.stdout, re.MULTILINE)
+    git(service, "restore", "ruff.toml")
+    assert "billing, template v1.0.0" in make(service, "conventions", "BASE=HEAD").stdout
+
+
+@pytest.fixture
+def printing_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a stand-in for uv on PATH. The stand-in prints its arguments, one on each line."""
+    program = tmp_path / "bin/uv"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("printing_uv")
+def test_conventions_compare_with_the_base_that_was_named(service: Path) -> None:
+    def told(*arguments: str) -> str:
+        return " ".join(make(service, "conventions", *arguments).stdout.split()).partition(" fleet check ")[2]
+
+    assert told() == "--format table --base origin/main"
+    assert told("BASE=HEAD", "FORMAT=github") == "--format github --base HEAD"
     # A base that is not named may be missing, as in a repository without a remote.
     git(service, "remote", "remove", "origin")
-    done = make(service, "conventions")
-    assert done.returncode == 0
-    assert "no remote, so the rules for changes compare nothing" in done.stderr
+    assert told() == "--format table"
+    assert "no remote, so the rules for changes compare nothing" in make(service, "conventions").stderr
+    assert told("BASE=nowhere") == "--format table --base nowhere"
 
 
 @pytest.mark.slow
@@ -49,6 +62,7 @@ def test_an_update_is_made_by_the_newest_version(service: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("printing_uv")
 @pytest.mark.parametrize(
     ("source", "version", "used"),
     [
@@ -62,13 +76,10 @@ def test_an_update_is_made_by_the_newest_version(service: Path) -> None:
     ],
 )
 def test_uv_can_use_every_address_that_copier_records(
-    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, version: str, used: str
+    render: Render, tmp_path: Path, source: str, version: str, used: str
 ) -> None:
     (tmp_path / "Makefile").write_text((render() / "Makefile").read_text())
     (tmp_path / ".copier-answers.yml").write_text(f"_commit: {version}\n_src_path: {source}\n")
-    (tmp_path / "uv").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    (tmp_path / "uv").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert f"--from\ngit+{used}\nfleet\ncheck\n" in make(tmp_path, "conventions").stdout
 
 

@@ -1,9 +1,7 @@
 """A hand-made repository that attacks users of `fleet`: nothing of it runs or leaves its folder."""
 
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from fleet.service.service import Service
 from fleet.status.status import status
 from fleet.template.trust import refuse_untrusted, trust
 from fleet.update.generated import finish
+from tests.fleet.command_line import run
 from tests.fleet.hostile.trees import HARMFUL, with_path
 from tests.fleet.services import Born, commit
 from tests.support.commands import git
@@ -31,6 +30,7 @@ def test_a_path_that_leaves_the_folder_is_refused(born: Born, path: str) -> None
         _ = Service(hostile, "HEAD").tree
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_status_writes_nothing_outside_of_its_folders(
     born: Born, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -79,9 +79,15 @@ def chooses_its_template(born: Born, history: Path, tmp_path: Path) -> Path:
     return service
 
 
+@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("command", ["update", "check", "status", "update-all"])
 def test_a_service_does_not_choose_the_template_that_runs(
-    chooses_its_template: Path, born: Born, history: Path, tmp_path: Path, command: str
+    chooses_its_template: Path,
+    born: Born,
+    history: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
 ) -> None:
     (tmp_path / "fleet.toml").write_text(
         f'template = "{history}"\n[[service]]\npath = "{chooses_its_template}"\nname = "evil"\n'
@@ -89,26 +95,23 @@ def test_a_service_does_not_choose_the_template_that_runs(
     )
     # The recorded template is not even read: without .git, an attempt to read it would end in another error.
     shutil.rmtree(tmp_path / "theirs/.git")
+    for name, value in (("HOME", str(tmp_path)), ("FLEET_CACHE_DIR", str(tmp_path / "cache")), ("COLUMNS", "1000")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
     of_fleet = {"status": ["status"], "update-all": ["update-all", "--no-test"]}
-    done = subprocess.run(
-        [sys.executable, "-m", "fleet", *of_fleet.get(command, [command, str(chooses_its_template)])],
-        cwd=tmp_path,
-        env={**os.environ, "HOME": str(tmp_path), "FLEET_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "1000"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    assert f"the recorded template {tmp_path / 'theirs'} is not the platform's" in done.stdout + done.stderr
+    told = run(*of_fleet.get(command, [command, str(chooses_its_template)]), status=1)
+    assert f"the recorded template {tmp_path / 'theirs'} is not the platform's" in told
     assert not (tmp_path / "hook-ran").exists()
     if command in of_fleet:
         # The other finding is about the good service: every service without specs has such a finding.
-        assert "1 breach, 1 unreadable" in done.stdout or "1 need nothing, 1 failed" in done.stdout
+        assert "1 breach, 1 unreadable" in told or "1 need nothing, 1 failed" in told
 
 
-def test_a_template_that_is_named_is_trusted_from_then_on(chooses_its_template: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fleet", "update", "--no-finish", "--template", str(tmp_path / "theirs")]
-    environment = {**os.environ, "HOME": str(tmp_path)}
-    subprocess.run(command, cwd=chooses_its_template, env=environment, check=True, capture_output=True)
+def test_a_template_that_is_named_is_trusted_from_then_on(
+    chooses_its_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run("update", str(chooses_its_template), "--no-finish", "--template", str(tmp_path / "theirs"))
     assert (tmp_path / "hook-ran").exists()
 
 

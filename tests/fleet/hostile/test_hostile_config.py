@@ -111,6 +111,7 @@ def sabotage(service: Path, evil: Path, names: list[str]) -> Path:
     return service
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_twenty_good_services_are_fine_next_to_hostile_services(born: Born, evil: Path) -> None:
     good = [Member(f"good-{number}", str(born()), is_local=True) for number in range(20)]
     groups = [[*HOSTILE][start::4] for start in range(4)]

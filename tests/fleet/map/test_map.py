@@ -832,6 +832,7 @@ def test_no_password_is_kept_of_an_address(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_a_service_that_cannot_be_read_is_told_and_stops_no_other(tmp_path: Path) -> None:
     broken = shop()
     broken["orders"].files["specs/asyncapi.json"] = "{"
@@ -852,6 +853,7 @@ def test_a_service_that_cannot_be_read_is_told_and_stops_no_other(tmp_path: Path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_two_repositories_of_one_service_are_told(tmp_path: Path) -> None:
     folders = written(tmp_path, shop())
     copy = shop()["orders"].write(tmp_path / "copy", "orders")
@@ -1007,6 +1009,7 @@ def test_the_surroundings_of_a_service_are_its_own_edges(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_the_command_prints_the_map_in_each_format_and_fails_on_errors(tmp_path: Path) -> None:
     folders = [str(folder) for folder in written(tmp_path, shop())]
 
@@ -1028,6 +1031,7 @@ def test_the_command_prints_the_map_in_each_format_and_fails_on_errors(tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_generated_services_are_on_the_map_as_in_their_own_documents(born: Born) -> None:
     """Services of the example: notifications consumes the reservations that inventory publishes."""
     services = {}

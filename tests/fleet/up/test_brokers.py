@@ -16,6 +16,7 @@ from fleet.up import command
 from fleet.up.compose import ComposeBroker, find_brokers
 from fleet.up.memory import Memory
 from fleet.up.product import select
+from tests.fleet.command_line import completed
 from tests.fleet.up.checkouts import checkout
 from tests.support import brokers
 from tests.support.commands import service_environment
@@ -35,13 +36,15 @@ def test_services_exchange_an_event_over_a_broker_that_is_named_by_its_url(
     config = write_pair(render, tmp_path, kind)
 
     def fleet(*arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = service_environment(PYTHONPATH=str(ROOT))
-        fleet = [sys.executable, "-m", "fleet", *arguments, f"--config={config}"]
-        return subprocess.run(fleet, env=environment, capture_output=True, text=True)
+        return completed(*arguments, f"--config={config}")
 
     try:
         with brokers.BROKERS[kind]() as broker:
-            started = fleet("up", "--detach", f"--broker-url={broker.url}")
+            up = ["up", "--detach", f"--broker-url={broker.url}", f"--config={config}"]
+            environment = service_environment(PYTHONPATH=str(ROOT))
+            started = subprocess.run(
+                [sys.executable, "-m", "fleet", *up], env=environment, capture_output=True, text=True
+            )
             try:
                 assert started.returncode == 0, started.stdout + started.stderr
                 status = json.loads(fleet("up", "--status", "--format", "json").stdout)

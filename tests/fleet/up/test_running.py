@@ -11,6 +11,7 @@ from collections.abc import Generator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,9 +21,12 @@ import psutil
 import pytest
 from chassis.dev.embedded import postgresql
 from chassis.dev.viewer import server as viewer
+from click.shell_completion import ShellComplete
 
+from fleet.main import app
 from fleet.up import control
 from fleet.up.memory import Memory
+from tests.fleet.command_line import completed
 from tests.support.answers import VARIANTS
 from tests.support.commands import service_environment
 from tests.support.paths import ROOT
@@ -81,8 +85,13 @@ class Product:
         self.folder, self.memory = folder, Memory(folder / ".fleet")
         self.log = folder / "output.log"
 
-    def fleet(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "fleet", *arguments, f"--config={self.folder / 'fleet.toml'}"]
+    def fleet(self, *arguments: str) -> CompletedProcess[str]:
+        """Run a command in this process, which has imported `fleet` already."""
+        return completed(*arguments, f"--config={self.folder / 'fleet.toml'}")
+
+    def fleet_up(self, *arguments: str) -> CompletedProcess[str]:
+        """Run `fleet up`, which starts programs, in a process of its own."""
+        command = [sys.executable, "-m", "fleet", "up", *arguments, f"--config={self.folder / 'fleet.toml'}"]
         environment = service_environment(PYTHONPATH=str(ROOT))
         return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=self.folder)
 
@@ -171,7 +180,7 @@ def product(render: Render, birth: Birth, tmp_path_factory: pytest.TempPathFacto
     postgresql.delete(product.memory.folder / "postgres")
 
 
-def _if_ready(shown: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str] | None:
+def _if_ready(shown: CompletedProcess[str]) -> CompletedProcess[str] | None:
     return shown if shown.returncode == 0 else None
 
 
@@ -181,7 +190,7 @@ def test_all_services_are_ready_and_the_table_names_an_older_chassis(product: Pr
     assert "fleet up runs the code of shipping, storefront, ledger, as you" in product.log.read_text()
     assert json.loads(product.fleet("up", "--status", "--format", "json").stdout)["services"][0]["name"] == "shipping"
     assert "Application startup complete" in product.fleet("logs", "shipping").stdout
-    refused = product.fleet("up")
+    refused = product.fleet_up()
     assert (refused.returncode, "another `fleet up` runs on" in refused.stderr) == (1, True)
 
 
@@ -270,10 +279,9 @@ def test_a_service_is_stopped_and_started_by_commands_while_the_others_run(produ
     assert started["storefront"]["pid"] == before["storefront"]["pid"]
 
 
-@pytest.mark.parametrize("command", ["logs", "stop", "start", "restart"])
-def test_the_shell_completes_the_names_of_the_services(product: Product, command: str) -> None:
-    typed = f"fleet {command} --config={product.folder / 'fleet.toml'} s"
-    environment = {"_FLEET_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": "3"}
+def test_the_shell_completes_the_names_of_the_services(product: Product) -> None:
+    config = f"--config={product.folder / 'fleet.toml'}"
+    environment = {"_FLEET_COMPLETE": "bash_complete", "COMP_WORDS": f"fleet logs {config} s", "COMP_CWORD": "3"}
     shown = subprocess.run(
         [Path(sys.executable).with_name("fleet")],
         env=service_environment(PYTHONPATH=str(ROOT), **environment),
@@ -282,6 +290,9 @@ def test_the_shell_completes_the_names_of_the_services(product: Product, command
         cwd=product.folder,
     )
     assert shown.stdout.split() == ["plain,shipping", "plain,storefront"], shown.stderr
+    for command in ("stop", "start", "restart"):
+        found = ShellComplete(app, {}, "fleet", "_FLEET_COMPLETE").get_completions([command, config], "s")
+        assert [one.value for one in found] == ["shipping", "storefront"]
 
 
 def test_a_command_for_a_service_that_does_not_run_names_the_services(product: Product) -> None:
@@ -346,7 +357,7 @@ def test_nothing_outlives_a_killed_or_ended_fleet_up(product: Product, tmp_path:
     assert "no `fleet up` runs on" in product.fleet("down").stderr
 
     with viewer.running(tmp_path) as other:
-        detached = product.fleet("up", "--detach", "--around", "ledger", f"--otlp={other.endpoint}")
+        detached = product.fleet_up("--detach", "--around", "ledger", f"--otlp={other.endpoint}")
         assert detached.returncode == 0, detached.stdout + detached.stderr
         assert list(product.services()) == ["ledger"]
         (stub,) = control.tell(product.memory, "status")["stubs"]

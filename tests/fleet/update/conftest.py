@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def renders(rendered_once: None) -> None:
+def renders(rendered_once: object) -> None:
     """Render each version once for each set of answers."""

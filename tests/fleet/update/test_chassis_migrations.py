@@ -6,7 +6,7 @@ The history is a rename of a column in the right order, expand before contract:
 - v1.2.0 copies what is left in parked.reason, and does without it from there on;
 - v1.3.0 drops parked.reason.
 
-The code of a version runs from its files, in processes of their own; what it needs besides is this environment's.
+The code of a version runs from its files, in a process of its own. Other packages come from this environment.
 """
 
 import json
@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import pytest
@@ -70,10 +71,10 @@ CHASSIS = {
 
 TEN = ", ".join(f"${number}" for number in range(1, 11))
 
-# A deployment: migrate, report, and then use every table of the chassis: an invoice over HTTP, an event in, an event out,
+# For each line: a deployment. Migrate, report, and then use every table of the chassis: an invoice over HTTP, an event in, an event out,
 # a parked message; and read all of them.
 DEPLOY = """
-import asyncio, json, os, sys, uuid
+import asyncio, json, os, sys, traceback, uuid
 import asyncpg, httpx2
 from billing.main import SERVICE, create_app
 from chassis.messaging import parking
@@ -107,11 +108,19 @@ async def work(name):
         await parking.park(database, message, direction="incoming", reason=name, attempts=3)
         assert name in {parked.reason for parked in await parking.find(database)}
 
-if "migrate" in sys.argv:
-    if main(SERVICE, ["migrate"]) != 0:
-        sys.exit("it did not migrate")
-    print(json.dumps(asyncio.run(stored())))
-asyncio.run(work(sys.argv[1]))
+def deploy(name, migrates):
+    if migrates and main(SERVICE, ["migrate"]) != 0:
+        raise AssertionError("the database was not migrated")
+    found = asyncio.run(stored())
+    asyncio.run(work(name))
+    return {"found": found}
+
+for line in sys.stdin:
+    try:
+        said = deploy(*json.loads(line))
+    except Exception:
+        said = {"error": traceback.format_exc()}
+    print("\\n" + json.dumps({"deployed": said}), flush=True)
 """
 
 
@@ -174,19 +183,34 @@ def release(repository: Path, version: str) -> None:
 # --- the service, and its way through the versions --------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Code:
-    """One version of the service's files, as in an image."""
+    """One version of the service's files, as in an image, and a process that deploys the version as often as asked."""
 
-    folder: Path
-    url: str
-
-    def deploy(self, name: str, *options: str) -> subprocess.CompletedProcess[str]:
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
         # These folders come before the chassis that this environment has installed.
-        path = f"{self.folder / 'src'}:{self.folder / 'chassis/src'}"
-        env = os.environ | {"PYTHONPATH": path, "DATABASE_URL": self.url, "OTEL_SDK_DISABLED": "true"}
-        command = [sys.executable, "-c", DEPLOY, name, *options]
-        return subprocess.run(command, cwd=self.folder, env=env, capture_output=True, text=True, timeout=300)
+        path = f"{folder / 'src'}:{folder / 'chassis/src'}"
+        env = os.environ | {"PYTHONPATH": path, "DATABASE_URL": url, "OTEL_SDK_DISABLED": "true"}
+        command = [sys.executable, "-c", DEPLOY]
+        self._process = subprocess.Popen(
+            command, cwd=folder, env=env, stdin=PIPE, stdout=PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def deploy(self, name: str, *, migrates: bool = True) -> dict[str, Any]:
+        """Deploy, and return the state of the database before the deployment used the tables, or the error."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{json.dumps([name, migrates])}\n")
+        self._process.stdin.flush()
+        log = []
+        for line in self._process.stdout:
+            if line.startswith('{"deployed"'):
+                return json.loads(line)["deployed"]
+            log.append(line)
+        pytest.fail("".join(log))
+
+    def stop(self) -> None:
+        self._process.communicate(timeout=60)
 
 
 @dataclass(frozen=True)
@@ -225,11 +249,13 @@ def journey(releases: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             if version == "v1.2.0":
                 team_migration(service, "0003", after="0002")
             journey.codes[version] = Code(shutil.copytree(service, folder / version), url)
-            journey.deployed[version] = seen(journey.codes[version].deploy(version, "migrate"))
+            journey.deployed[version] = seen(journey.codes[version].deploy(version))
             if before:
-                journey.rolled_back[version] = seen(journey.codes[before].deploy(f"{before} again", "migrate"))
+                journey.rolled_back[version] = seen(journey.codes[before].deploy(f"{before} again"))
             before = version
         yield journey
+        for code in journey.codes.values():
+            code.stop()
 
 
 def team_migration(service: Path, revision: str, *, after: str) -> None:
@@ -238,10 +264,9 @@ def team_migration(service: Path, revision: str, *, after: str) -> None:
     commit(service)
 
 
-def seen(deployment: subprocess.CompletedProcess[str]) -> Seen:
-    assert deployment.returncode == 0, deployment.stdout + deployment.stderr
-    (found,) = (line for line in deployment.stdout.splitlines() if line.startswith('{"rows"'))
-    return Seen(**json.loads(found))
+def seen(deployed: dict[str, Any]) -> Seen:
+    assert "found" in deployed, deployed["error"]
+    return Seen(**deployed["found"])
 
 
 def without_reason(row: dict[str, Any]) -> dict[str, Any]:
@@ -297,6 +322,5 @@ def test_the_previous_version_works_on_the_newer_schema_and_keeps_that_schema(jo
 
 
 def test_a_version_before_that_does_not_work_after_the_contract(journey: Journey) -> None:
-    failed = journey.codes["v1.1.0"].deploy("two versions back")
-    assert failed.returncode == 1
-    assert 'column "reason" of relation "parked" does not exist' in failed.stderr
+    failed = journey.codes["v1.1.0"].deploy("two versions back", migrates=False)
+    assert 'column "reason" of relation "parked" does not exist' in failed["error"]

@@ -20,7 +20,6 @@ STYLES: dict[str, set[str]] = {
     "queues": {"queues"},
     "events-and-queues": {"events", "queues"},
 }
-BROKERS = ("nats", "kafka", "rabbitmq")
 SCHEMES = {"nats": "nats", "kafka": "kafka", "rabbitmq": "amqp"}
 EXAMPLES = {
     "events": "src/billing/messaging/invoices.py",
@@ -43,14 +42,15 @@ def test_every_messaging_style_can_follow_every_other(born: Born, first: str, se
     assert there == STYLES[first] | STYLES[second]
     assert (service / "deploy/base/worker.yaml").exists() == (second != "sync")
     assert list(check_drift(Service(service))) == []
-    # After the change back, the platform's files are as in the first commit.
-    before = Service(born(messaging_style=first)).expected.platform
-    change(service, messaging_style=first)
-    assert Service(service).expected.platform == before
-    assert list(check_drift(Service(service))) == []
+    if first < second:  # once for each two styles
+        # After the change back, the platform's files are as in the first commit.
+        before = Service(born(messaging_style=first)).expected.platform
+        change(service, messaging_style=first)
+        assert Service(service).expected.platform == before
+        assert list(check_drift(Service(service))) == []
 
 
-@pytest.mark.parametrize(("first", "second"), [pair for pair in product(BROKERS, BROKERS) if pair[0] != pair[1]])
+@pytest.mark.parametrize(("first", "second"), [("nats", "kafka"), ("kafka", "rabbitmq"), ("rabbitmq", "nats")])
 def test_every_broker_can_follow_every_other_also_while_a_style_is_turned_on(
     born: Born, first: str, second: str
 ) -> None:

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from fleet.check.drift import check_drift
 from fleet.errors import FleetError
 from fleet.service.service import Service
 from fleet.update.update import Options, update
+from tests.fleet.command_line import run
 from tests.fleet.services import Born, commit, contents, state, waive
 from tests.fleet.template_history import HANDED_OVER
 from tests.fleet.update.edits import kept, platform_edits, team_edits
@@ -461,32 +461,27 @@ def stuck_update(service: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_a_killed_update_leaves_the_repository_unchanged(born: Born, number: signal.Signals) -> None:
+def test_a_killed_update_leaves_the_repository_unchanged_and_a_second_update_at_once_is_refused(born: Born) -> None:
     service = born()
     before = state(service)
-    process = stuck_update(service)
-    process.send_signal(number)
-    assert process.wait(10) != 0
-    if number != signal.SIGKILL:
-        assert state(service) == before
-    assert git(service, "rev-parse", "HEAD") == before[0]
-    assert git(service, "status", "--porcelain") == ""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+        process = stuck_update(service)
+        try:
+            with pytest.raises(FleetError, match="another fleet update is running"):
+                update(service, options())
+            process.send_signal(number)
+            assert process.wait(10) != 0
+        finally:
+            process.kill()
+            process.wait()
+        if number != signal.SIGKILL:
+            assert state(service) == before
+        assert git(service, "rev-parse", "HEAD") == before[0]
+        assert git(service, "status", "--porcelain") == ""
     # The leftovers of a killed update do not stop the next update.
     assert update(service, options("v1.1.0")).changed
     assert git(service, "branch", "--format=%(refname:short)") == "main\n"
     assert len(git(service, "worktree", "list").splitlines()) == 1
-
-
-def test_two_at_once_are_one_too_many(born: Born) -> None:
-    service = born()
-    process = stuck_update(service)
-    try:
-        with pytest.raises(FleetError, match="another fleet update is running"):
-            update(service, options())
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.parametrize("kind", ["link", "hard link", "pipe"])
@@ -505,20 +500,14 @@ def test_the_lock_is_no_file_of_somebody_elses(born: Born, tmp_path: Path, kind:
 
 def test_the_update_command_reports_its_changes(born: Born) -> None:
     service = born()
-    started = time.monotonic()
-    command = [sys.executable, "-m", "fleet", "update", str(service), "--no-finish"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "billing, template from v1.0.0 to v1.3.0" in done.stdout
-    assert "docs/on-call.md" in done.stdout
-    assert "1.1.0: `NEW_LIMIT` is new; 10 if it is not set." in done.stdout
-    assert time.monotonic() - started < 60
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert again.stdout == "billing is at template v1.3.0: nothing to do\n"
+    command = ("update", str(service), "--no-finish")
+    told = run(*command)
+    assert "billing, template from v1.0.0 to v1.3.0" in told
+    assert "docs/on-call.md" in told
+    assert "1.1.0: `NEW_LIMIT` is new; 10 if it is not set." in told
+    assert run(*command) == "billing is at template v1.3.0: nothing to do\n"
     (service / "x").write_text("")
-    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("fleet: there are uncommitted changes")
+    assert run(*command, status=1).startswith("there are uncommitted changes")
 
 
 @pytest.mark.parametrize("recorded", ["", "service_name: payments\n"])

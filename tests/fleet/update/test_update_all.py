@@ -18,6 +18,7 @@ from fleet.service.mirror import Commit, newest
 from fleet.update import show
 from fleet.update.outcomes import Outcome, RunOptions, Verdict
 from fleet.update.update_all import update_all
+from tests.fleet.command_line import run
 from tests.fleet.services import Born, commit, state
 from tests.support.commands import git
 
@@ -343,7 +344,7 @@ def test_a_refusal_of_fleet_update_is_in_the_log(born: Born, folder: Path) -> No
 
 
 def test_an_interrupted_run_ends_its_programs_and_continues_from_there_later(
-    born: Born, tmp_path: Path, made: Path
+    born: Born, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done, waits = born(version="v1.3.0"), born(version="v1.3.0")
     for service in (done, waits):
@@ -354,18 +355,18 @@ def test_an_interrupted_run_ends_its_programs_and_continues_from_there_later(
         f'[[service]]\nname = "done"\npath = "{done}"\n[[service]]\nname = "waits"\npath = "{waits}"\n'
     )
     command = [sys.executable, "-m", "fleet", "update-all", "--jobs", "1"]
-    run = subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=tmp_path, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        until_it_waits(run, tmp_path)
-        started = psutil.Process(run.pid).children(recursive=True)
+        until_it_waits(process, tmp_path)
+        started = psutil.Process(process.pid).children(recursive=True)
         assert started
-        run.send_signal(signal.SIGINT)
-        run.communicate(timeout=120)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=120)
     finally:
-        run.kill()
-    assert run.returncode not in (0, None)
+        process.kill()
+    assert process.returncode not in (0, None)
     assert not psutil.wait_procs(started, timeout=60)[1]
 
     assert git(done, "ls-tree", "--name-only", BRANCH, "ruff.toml").strip() == "ruff.toml"
@@ -377,38 +378,38 @@ def test_an_interrupted_run_ends_its_programs_and_continues_from_there_later(
     (clone / "waiting").unlink()
     (waits / "wait").unlink()
     commit(waits)
-    finished = subprocess.run([*command, "--report", "update.html"], cwd=tmp_path, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "2 services: 2 updated" in finished.stdout
+    monkeypatch.chdir(tmp_path)
+    assert "2 services: 2 updated" in run("update-all", "--jobs", "1", "--report", "update.html")
     assert "<strong>2</strong> of 2 updates are done" in (tmp_path / "update.html").read_text()
     assert git(waits, "ls-tree", "--name-only", BRANCH, "ruff.toml").strip() == "ruff.toml"
     assert sum("done-" in line for line in made.read_text().splitlines()) == 1
 
 
-def test_the_programs_of_a_killed_run_end_before_the_next_run_begins(born: Born, tmp_path: Path, made: Path) -> None:
+def test_the_programs_of_a_killed_run_end_before_the_next_run_begins(
+    born: Born, tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = born(version="v1.3.0")
     (service / "ruff.toml").unlink()
     write(service, "wait")
     (tmp_path / "fleet.toml").write_text(f'[[service]]\nname = "waits"\npath = "{service}"\n')
     command = [sys.executable, "-m", "fleet", "update-all", "--jobs", "1"]
-    run = subprocess.Popen(
+    process = subprocess.Popen(
         command, cwd=tmp_path, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        until_it_waits(run, tmp_path)
-        started = psutil.Process(run.pid).children(recursive=True)
+        until_it_waits(process, tmp_path)
+        started = psutil.Process(process.pid).children(recursive=True)
         (clone,) = tmp_path.glob(".fleet-update/waits-*/")
         (clone / "waiting").unlink()
     finally:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     assert len(started) >= 3  # the watchdog, make, and the program that make waits for
     (service / "wait").unlink()
     commit(service)
-    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    monkeypatch.chdir(tmp_path)
+    assert "1 services: 1 updated" in run("update-all", "--jobs", "1")
     assert not psutil.wait_procs(started, timeout=60)[1]
-    assert "1 services: 1 updated" in finished.stdout
 
 
 def test_two_runs_at_once_are_refused(folder: Path, born: Born, monkeypatch: pytest.MonkeyPatch) -> None:
