@@ -125,7 +125,7 @@ def test_each_line_is_judged_by_its_effect(service: Path) -> None:
     ]
     code("\n".join([*imports, *LINES]))(service)
     found: dict[str, list[str]] = {line: [] for line in LINES}
-    for one in violations(service):
+    for one in violations(service, by_programs=True):
         assert one.id.startswith("code-"), one
         found[[*imports, *LINES][one.line - 1]].append(one.reason)
     assert {line: "; ".join(reasons) for line, reasons in found.items()} == LINES

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("conventions")]
 
 
 def test_a_newborn_service_keeps_all_conventions(service: Path) -> None:
-    assert violations(service) == []
+    assert violations(service, by_programs=True) == []
 
 
 def test_there_are_thirty_at_least_each_with_an_id_a_reason_in_one_sentence_and_a_remedy() -> None:
@@ -72,7 +72,7 @@ def test_an_unparsable_file_is_reported_once_and_named_by_every_check_that_needs
     path = "src/billing/main.py"
     lines = len((service / path).read_text().splitlines())
     append(path, "def (\n")(service)
-    found = [one for one in violations(service) if one.path == path]
+    found = [one for one in violations(service, by_programs=True) if one.path == path]
     assert found[0].reason == f"cannot be judged: {path} is not Python, line {lines + 1}: invalid syntax"
     assert {one.reason for one in found[1:]} == {"waits for this file"}
     assert {"code-layers", "code-logs"} < {one.id for one in found}

@@ -12,10 +12,9 @@ from fleet.check.checks import check_conventions
 from fleet.conventions import Convention, conventions
 from fleet.git.objects import Entry
 from fleet.service.service import Service
+from tests.fleet.conventions.mutations import OF_PROGRAMS
 
 VALUES: tuple[Any, ...] = (5, "x", ["x"], [["a"]], {"a": 5}, None, [None], {5: "a"}, True)
-# These conventions start programs, which read the files themselves.
-OF_PROGRAMS = {"supply-no-secrets", "code-layers"}
 CASES = 120
 
 STRUCTURE = "cannot be judged: the file has a structure that the check does not know: "
@@ -98,11 +97,13 @@ def test_a_value_of_another_type_anywhere_in_a_parsed_file_is_no_bug_of_a_check(
         "specs/asyncapi.json",
     } <= readers.keys()
     places = {path: list(_places(contents[path])) for path in readers}
+    fresh = Changed(service)
+    _ = fresh.base, fresh._changed  # every case shares these, which programs of Git compute
     chosen = random.Random(CASES)
     for _ in range(CASES):
         path = chosen.choice(sorted(readers))
         change = path, chosen.choice(places[path]), chosen.choice(VALUES)
-        changed = Changed(service)
+        changed = copy.copy(fresh)
         changed.change = change
         changed.tree = opened.tree | {path: Entry("100644", "0" * 40)}
         assert not [one for one in _judge(changed, readers[path], monkeypatch) if "has a bug" in one], change
