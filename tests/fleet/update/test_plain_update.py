@@ -134,7 +134,7 @@ def test_from_every_version_to_the_newest(born: Born, start: str) -> None:
         (service / path).parent.mkdir(parents=True, exist_ok=True)
         (service / path).write_text(content) if content is not None else (service / path).unlink()
     commit(service)
-    plain_update(service, with_shortcuts=start != "v1.0.0")
+    plain_update(service)
     commit(service)
     kept(service)
     assert findings(service) == []
