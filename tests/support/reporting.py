@@ -14,7 +14,7 @@ BUDGETS = {
     "tests/template": 190,
     "tests/service": 480,
     "tests/chassis": 320,
-    "tests/fleet": 830,
+    "tests/fleet": 750,
     "tests/delivery": 190,
     "tests/repository": 60,
 }
