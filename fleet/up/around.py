@@ -15,6 +15,7 @@ from fleet.output import warn
 from fleet.service.fleet_toml import members
 from fleet.service.openapi import Document
 from fleet.up.product import Checkout, Selection
+from fleet.up.regular_file import read_regular_file
 from fleet.up.stubs import Stub
 from fleet.up.wiring import find, neighbour_settings
 
@@ -80,7 +81,7 @@ def _stub(
     parts = []
     for file in used:
         try:
-            parts.append(uses.parse(str(file), file.read_bytes()).content)
+            parts.append(uses.parse(str(file), read_regular_file(file)).content)
         except (FleetError, OSError) as error:
             reasons.append(str(error))
     if parts:

@@ -13,6 +13,7 @@ from fleet.errors import FleetError
 from fleet.git import remote
 from fleet.service.fleet_toml import Member, members
 from fleet.template.answers import ANSWERS_FILE, load, not_yaml, refuse_long
+from fleet.up.regular_file import read_regular_file
 from fleet.up.stubs import Stub
 
 NAME = re.compile(r"(?!postgres$|template\d$|public$|none$|pg-)(?=.{2,40}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -108,7 +109,7 @@ def place_of(member: Member, config: Path) -> Path:
 def _checkout(folder: Path, member: Member | None) -> Checkout:
     file = folder / ANSWERS_FILE
     try:
-        content = file.read_bytes()
+        content = read_regular_file(file)
         refuse_long(str(file), content)
         answers = load(content)
     except OSError as error:

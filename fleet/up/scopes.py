@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fleet.service.files import MOST_TEXT_BYTES
 from fleet.up.product import Checkout
+from fleet.up.regular_file import read_regular_file
 from fleet.up.wiring import Peer, find
 
 
@@ -38,6 +38,5 @@ def scopes(document: Any) -> list[str]:
 
 def _read(file: Path) -> Any:
     with suppress(OSError, ValueError, RecursionError):
-        if file.stat().st_size <= MOST_TEXT_BYTES:
-            return json.loads(file.read_bytes())
+        return json.loads(read_regular_file(file))
     return None

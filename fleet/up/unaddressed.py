@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from fleet.map.clients import METHOD, names_of_clients
 from fleet.service.source import Module
 from fleet.up.product import Checkout
+from fleet.up.regular_file import read_regular_file
 from fleet.up.wiring import Peer, find, neighbour_settings
 
 
@@ -25,7 +26,7 @@ def find_unaddressed(service: Checkout, known: Sequence[Peer]) -> list[str]:
 def _names(service: Checkout) -> Iterator[str]:
     for file in (service.folder / "src").rglob("*.py"):
         try:
-            content = file.read_bytes()
+            content = read_regular_file(file)
             if METHOD.encode() in content:
                 yield from names_of_clients(Module(str(file), ast.parse(content)))
         except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):

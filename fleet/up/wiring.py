@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from fleet.errors import FleetError
 from fleet.up.product import Checkout
+from fleet.up.regular_file import read_regular_file
 from fleet.up.stubs import Stub
 from fleet.update.generated import team_environment
 
@@ -118,7 +119,7 @@ def own_settings(service: Checkout) -> dict[str, bool]:
     A file that is no Python has no settings here: the start of the service then shows why.
     """
     try:
-        tree = ast.parse((service.folder / f"src/{service.package}/settings.py").read_bytes())
+        tree = ast.parse(read_regular_file(service.folder / f"src/{service.package}/settings.py"))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == "Settings"]

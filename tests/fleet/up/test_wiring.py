@@ -1,11 +1,13 @@
 """The settings of each service, as they are derived from its code without running it."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fleet.errors import FleetError
+from fleet.service.files import MOST_TEXT_BYTES
 from fleet.up.product import Checkout
 from fleet.up.unaddressed import find_unaddressed
 from fleet.up.wiring import Shared, environment, own_settings, refuse_unknown
@@ -69,6 +71,21 @@ def test_required_settings_are_read_from_the_class_without_running_its_file(orde
 @pytest.mark.parametrize("content", ["class Settings(", "\0", "(" * 5000, "x = 1"])
 def test_a_file_that_is_no_python_has_no_settings(tmp_path: Path, content: str) -> None:
     assert own_settings(checkout(tmp_path / "orders", "orders", content)) == {}
+
+
+@pytest.mark.timeout(30)
+def test_settings_behind_a_device_or_a_pipe_or_in_an_endless_file_are_not_read(orders: Checkout) -> None:
+    file = orders.folder / "src/orders/settings.py"
+    content = file.read_bytes()
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert own_settings(orders) == {}
+    file.unlink()
+    os.mkfifo(file)
+    assert own_settings(orders) == {}
+    file.unlink()
+    file.write_bytes(content + b"#" * MOST_TEXT_BYTES)
+    assert own_settings(orders) == {}
 
 
 def test_everything_that_cannot_be_derived_is_asked_for_at_once(
