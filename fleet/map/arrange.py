@@ -27,17 +27,28 @@ def arrange(sizes: Sequence[Size], weights: Mapping[Pair, int]) -> Columns:
     columns = _fill(_by_flow(len(sizes), weights), sizes)
     arrows = [(source, target, weight) for (source, target), weight in weights.items()]
     best = _cost(columns, sizes, arrows)
+    connected = {card for pair in weights for card in pair}
     tries, found = 0, True
     while found and tries < MOST_TRIES:
         found = False
         for one, other in list(combinations(range(len(sizes)), 2))[: MOST_TRIES - tries]:
             tries += 1
-            other_of = {one: other, other: one}
-            exchanged = [[other_of.get(card, card) for card in column] for column in columns]
+            if sizes[one] == sizes[other] and connected.isdisjoint((one, other)):
+                continue  # the cost would be the same
+            exchanged = _exchange(columns, one, other)
             cost = _cost(exchanged, sizes, arrows)
             if cost < best - 1:
                 columns, best, found = exchanged, cost, True
     return columns
+
+
+def _exchange(columns: Columns, one: int, other: int) -> Columns:
+    """Return the columns with two cards exchanged. Columns with neither card are the same lists."""
+    other_of = {one: other, other: one}
+    return [
+        [other_of.get(card, card) for card in column] if one in column or other in column else column
+        for column in columns
+    ]
 
 
 def _by_flow(number: int, weights: Mapping[Pair, int]) -> list[int]:
