@@ -1,9 +1,9 @@
 """Compare the layout of the map with the layouts of elkjs and dagre, on fleets of 12, 40 and 200 services.
 
-`.venv/bin/python -m bench.layouts`. elkjs lays out domains that contain services, by its layered algorithm with orthogonal lines, and, as
-`elkjs, cards`, cards with a port for each service. dagre lays out domains that contain services. Each engine gets the boxes and the arrows
-that ours gets. A crossing counts once for all arrows that share their way there. `name` is the height in pixels of a name of 13 px when the
-whole drawing is in the box of a laptop, 968 x 668.
+`.venv/bin/python -m bench.layouts`. elkjs lays out domains that contain services, by its layered algorithm with orthogonal lines.
+In the row `elkjs, cards`, elkjs lays out cards with a port for each service. dagre lays out domains that contain services. Each
+engine gets the same boxes and arrows as the layout of fleet. A crossing counts once for all arrows that share their way there.
+The column `name` is the height in pixels of a name of 13 px when the whole drawing fits the window of a laptop, 968 x 668.
 """
 
 import time

@@ -24,7 +24,7 @@ TIMES = 11
 
 
 def boundaries(standings: list[Standing]) -> Report:
-    """Ask about the first two pairs of services."""
+    """Make a report with one question about each of the first two pairs of services."""
     first, last = window(today())
     names = [one.name for one in standings if not one.unreadable][:4]
     pairs = list(zip(names[::2], names[1::2], strict=False))

@@ -1,4 +1,4 @@
-"""An invented map of the invented fleet: calls and events within and between domains, and messages that do not fit."""
+"""An invented map of the invented fleet: calls and events within and between domains, and events that a listener cannot read."""
 
 import random
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""Keep screenshots of the map for invented fleets, to look at: `.venv/bin/python -m docs.map_screenshots`.
+"""Take screenshots of the map for invented fleets, so that a person can look at them: `.venv/bin/python -m docs.map_screenshots`.
 
-They are written to build/screenshots, or to the folder that is given: for each size of fleet one in each width and colour scheme, one with the
-neighbours of a service, and the sheet of paper as PDF.
+The screenshots are written to build/screenshots or to a given folder. Each size of fleet has a screenshot for each width and
+colour scheme, a screenshot with the neighbours of a service, and the printed page as PDF.
 """
 
 import sys

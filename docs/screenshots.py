@@ -1,6 +1,6 @@
-"""Keep screenshots of the page of `fleet status` for invented fleets, to look at: `make screenshots`.
+"""Take screenshots of the page of `fleet status` for invented fleets, so that a person can look at them: `make screenshots`.
 
-They are written to build/screenshots, or to the folder that is given: one for each size of fleet, width and colour scheme.
+The screenshots are written to build/screenshots or to a given folder, one for each size of fleet, width and colour scheme.
 """
 
 import sys

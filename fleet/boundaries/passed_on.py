@@ -108,7 +108,7 @@ def _question(source: str, name: str, target: str, found: tuple[set[str], Body, 
 
 
 def _bodies(map_: Map) -> Iterator[Body]:
-    """Yield all that services receive and send by their documents: messages, and answers and requests of calls."""
+    """Yield the bodies that the documents of services describe: of messages, and of the requests and answers of calls."""
     for edge in (*map_.of(Kind.EVENT), *map_.of(Kind.JOB)):
         for name in (edge.source, edge.target):
             if name in map_.services and not edge.is_open:

@@ -42,7 +42,7 @@ def apply_policy(standing: Standing, policy: Policy, day: date) -> Standing:
     if standing.unreadable:
         return standing
     traits = traits_of(standing)
-    # The level of a convention does not count for maturity, and neither does a waiver: the convention is not kept.
+    # For maturity a broken convention counts as broken, whatever its level is, and also if a waiver covers the finding.
     known = known_conventions() if policy.maturity or policy.rules else frozenset()
     broken = [id_ for id_ in dict.fromkeys(one.id for one in standing.conventions) if id_ in known]
     name = find_level(policy.maturity, broken)

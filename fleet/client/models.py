@@ -87,7 +87,7 @@ def _bare(node: Any) -> Any:
         elif key == "$ref" and not str(value).startswith(SCHEMAS):
             raise Inexpressible(f"it refers to {value}, which is not a schema of components")
         elif key == "format" and value not in FORMATS:
-            continue  # other formats would make Pydantic check values, some of them only with further packages
+            continue  # Pydantic would check the values of other formats, and needs further packages for some formats
         elif key == "additionalProperties" and "properties" in node:
             if value is not False:
                 # A type checker refuses the models that the generator writes for further fields of a certain type.

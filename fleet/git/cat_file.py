@@ -54,9 +54,8 @@ class CatFile:
         Raises MachineError.
         """
         with self._lock:
-            if (
-                self._timeout
-            ):  # git took too long for an earlier question, and would take as long for each of a hundred files
+            # Git took too long for an earlier question, and would take as long for each of a hundred files.
+            if self._timeout:
                 raise MachineError(str(self._timeout))
             # Ask a second time, because the process may have been killed since the last question.
             if answers := self._answers(names) or self._answers(names):

@@ -29,9 +29,9 @@ _FORMATS = re.compile(r"extensions\.(objectformat|refstorage)")
 
 @once
 def checkout_settings(repository: Repository) -> list[Setting]:
-    """Return the settings for commands that look at files.
+    """Return the settings that fleet passes on to the commands of git that read files of a checkout.
 
-    Git only prints the configuration here, and starts nothing.
+    To print the configuration, git starts no program that the configuration names.
     """
     environment = {name: value for name, value in os.environ.items() if name not in OF_A_REPOSITORY}
     listed = _listed(["--show-scope", "--includes"], environment | {"GIT_DIR": str(repository.private)})

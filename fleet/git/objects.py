@@ -69,7 +69,7 @@ def write_tree(repository: Path, commit: str, folder: Path, without: tuple[str, 
 
 
 class Objects:
-    """Read objects by one process of git, from the first question until `close`: a check reads a hundred files."""
+    """Read the objects of a repository, a hundred in a check. So one process of git answers all questions until `close`."""
 
     # The ids of one group fit into the smallest pipe of Linux. So fleet can write all of them before it reads an answer.
     AT_A_TIME = 100

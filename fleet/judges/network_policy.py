@@ -1,7 +1,7 @@
 """Evaluate NetworkPolicies as Kubernetes does: whether pods may send to other pods.
 
-A repository does not know all labels of a namespace, and no addresses. A peer that may match counts as a match, so that "no" is
-certain.
+A repository shows neither the addresses of pods nor all labels of a namespace. Therefore a peer that may match counts as a
+match, so that the answer "no" is certain.
 """
 
 from collections.abc import Mapping, Sequence

@@ -90,7 +90,7 @@ def body(document: Document, name: str, payload: Any, wanted: tuple[str, ...]) -
 
 @dataclass(frozen=True)
 class Code:
-    """The classes of a contract, and the fields that a command can have, with their types, by their names in the contract."""
+    """The classes of a contract. `plain` has the types of the fields that a command can have, by the name in the contract."""
 
     classes: str
     plain: dict[str, str]

@@ -29,7 +29,7 @@ class Vertical:
         return max((*self.left, *self.right))
 
     def order(self) -> tuple[int, float]:
-        """Return the rank among the lines of the gutter by which few lines cross each other.
+        """Return the key to sort the lines of a gutter from left to right. In this order few lines cross each other.
 
         Lines that come back to the left are near the left column, the short ones nearer than the long ones.
         """

@@ -12,7 +12,7 @@ from fleet.template.release import as_version
 # Findings about these subjects are not in files of the template, so that no release fixes them.
 OF_THE_TEAM = frozenset({"drift", "map", "waiver"})
 
-# A release is named as the fix if its services would keep the rule by luck in at most this share of cases.
+# A release is named as the fix only if the probability that all of its services keep the rule by luck is at most this.
 LUCK = 0.05
 
 # The number of next steps: as many as one person can keep in view.

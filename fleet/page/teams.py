@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fleet.page.rows import Row
 
-# Names of files that `fleet` makes, so that it may remove the page of an owner who has no services any more.
+# The names of the pages that `fleet` writes for owners. Fleet removes such a page when its owner has no services any more.
 FILE = re.compile(r"team-[a-z0-9-]{0,40}-[0-9a-f]{8}\.html")
 
 

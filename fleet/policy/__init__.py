@@ -1,1 +1,1 @@
-"""The platform's policy: policy.toml, and the traits of a service by which it groups services."""
+"""The platform's policy: policy.toml, and the traits by which the policy groups services."""

@@ -199,7 +199,10 @@ def _listings(config: Path, entries: list[Any]) -> Iterator[Member]:
 
 
 def _repositories(where: str, file: Path) -> Iterator[Any]:
-    """Yield the entries of an array, of an array of pages, or of pages in sequence, which old versions of `gh` print."""
+    """Yield the repositories in a file of a forge: one array, an array of pages, or one page after another.
+
+    Old versions of `gh` print one page after another.
+    """
     try:
         text = file.read_text().strip()
         while text:

@@ -51,7 +51,7 @@ class Forge:
         return f"{page}#L{line}" if line else page
 
     def link_commit(self, commit: str) -> str:
-        """Return the link to a commit, whose id may be short; empty if the kind of the forge is not known, or for another text."""
+        """Return the link to a commit by its full or short id; empty if the id is invalid or the kind of the forge is unknown."""
         if not self.kind or not re.fullmatch("[0-9a-f]{7,40}", commit):
             return ""
         return COMMITS[self.kind].format(repository=self.repository, commit=commit)

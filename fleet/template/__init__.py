@@ -1,1 +1,1 @@
-"""The template: its repository, its releases, and the services that they render from answers."""
+"""The template: its repository, its releases, and the services that a release renders from answers."""

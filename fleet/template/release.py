@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from fleet.template.rendering import Rendered
     from fleet.template.template import Template
 
-# Folders without a file for services; they have most of the template's files. docs/how-to is not among them, because the chassis
-# has links to its pages.
+# Folders that have no file for services, although they have most of the template's files. docs/how-to is not listed, because
+# the chassis has links to its pages.
 NOT_RENDERED = (
     "bench/",
     "demo/",

@@ -1,4 +1,4 @@
-"""Choose one service with its neighbours from the map, and stubs for the services that these call."""
+"""Choose one service and its neighbours from the map, and stubs for the services that the chosen services call."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The services of a run for the page, which calls these methods from threads of its own."""
+"""The services of a run, as the page shows them. The page calls the methods from threads of its own."""
 
 import asyncio
 import resource
@@ -56,7 +56,7 @@ class PageProduct:
         return self._shared.result().databases[name] if self._shared.done() and not self._shared.cancelled() else ""
 
     def declared(self) -> Collection[Edge] | None:
-        """Read the map of the checkouts, again after a change of their specs."""
+        """Return the edges on the map of the checkouts. Read the map again only after a change of the files in specs/."""
         folders = [one.checkout.folder for one in self._all.values()]
         specs = [file for folder in folders for file in folder.glob("specs/**/*.json")]
         # The lock file of an editor may be a broken link, which `is_file` leaves out.

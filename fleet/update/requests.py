@@ -153,6 +153,6 @@ def title(outcome: Outcome) -> str:
 
 
 def body(outcome: Outcome) -> str:
-    """Return a text of fleet's own words and versions alone."""
+    """Return the text of the request, which has only words of fleet and names of versions, and nothing of the service."""
     tested = "passes with this update" if outcome.tested else "has not run with this update"
     return f"Made by fleet update-all: the platform's files of template {outcome.new}. `make setup check` {tested}."

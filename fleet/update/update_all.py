@@ -54,7 +54,10 @@ def update_all(members: list[Member], folder: Path, options: RunOptions, jobs: i
 
 @contextmanager
 def _lock(folder: Path) -> Generator[int]:
-    """Lock the folder, and provide the lock for the programs of this run. Raises FleetError."""
+    """Lock the folder, and yield the file descriptor of a second lock, for the programs of this run. Raises FleetError.
+
+    The second lock shows whether programs of a killed run still work in the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / ".gitignore", "*\n")
     with open_file(folder / "lock") as lock, open_file(folder / "programs.lock") as programs:

@@ -42,7 +42,7 @@ def main(url: str, version: str) -> int:
     print(f"GET {path}: {status}")
     if token and status in (401, 403):
         print("SMOKE_TOKEN is refused: set a new access token, or none to accept this answer", file=sys.stderr)
-    # A refusal of a request without a token is an answer of the service, too.
+    # Without a token, a refusal of the request shows as well that the service answers.
     return 0 if status == 200 or (status in (401, 403) and not token) else 1
 
 

@@ -287,7 +287,8 @@ def test_the_demo_ends_by_itself_only_on_ci(
         monkeypatch.setattr(story, name, MagicMock())
     monkeypatch.setattr(story, "show_product", lambda product: None)
     monkeypatch.setenv("CI", ci)
-    assert story.main() == status  # without CI, the demo waits for `fleet up`, whose end is a failure
+    # Without CI, the demo waits until `fleet up` ends, and then fails.
+    assert story.main() == status
     assert (story.STAYS in capsys.readouterr().out) == (status == 1)
 
 

@@ -67,7 +67,7 @@ def take_shortcuts(patch: pytest.MonkeyPatch) -> None:
 
 
 def run_quick_copier(command: str, *arguments: str | Path, **answers: str) -> None:
-    """Run the command line of Copier, where a test is about the results of many updates, and not about Copier."""
+    """Run the command line of Copier with shortcuts, for tests of the results of many updates, but not for tests of Copier."""
     data = [part for name, answer in answers.items() for part in ("--data", f"{name}={answer}")]
     said, status = io.StringIO(), 1
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):

@@ -1,4 +1,4 @@
-"""A team's own tests find mistakes of the team: the tests that come with a seed check each promise of the seed."""
+"""The tests that come with a seed check each promise of the seed: a mistake of a team in the seed's code makes a test fail."""
 
 import os
 import shutil

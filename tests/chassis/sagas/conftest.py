@@ -25,7 +25,7 @@ async def orders(database: Database, monkeypatch: pytest.MonkeyPatch) -> Databas
 
 @pytest.fixture
 def playing(orders: Database, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """`playing(place_order)`: play these sagas, as a version of the service that has them."""
+    """Return a function that makes a player for sagas, as a version of the service with only these sagas would run them."""
 
     def playing(*sagas: Saga) -> SagaPlayer:
         messages: Messages = messages_of(*sagas)

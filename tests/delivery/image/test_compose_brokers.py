@@ -67,7 +67,7 @@ def broker_of(project: Project) -> str:
 
 
 def approve(project: Project, invoice: str) -> None:
-    """Publish the event as a program on this machine does, at the port that Compose publishes."""
+    """Publish the event of an approved invoice from outside of the containers, at the port that Compose publishes."""
     name = broker_of(project)
     address = project.compose("port", name, PORT[name]).stdout.strip()
     body = {"invoice_id": invoice, "occurred_at": "2027-01-31T12:00:00Z"}

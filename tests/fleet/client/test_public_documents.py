@@ -1,4 +1,4 @@
-"""`fleet client` writes clients for the documents of two public services, which npm has. Nothing of them is committed here."""
+"""`fleet client` writes clients for two public services. Their API documents come from npm, and are not committed here."""
 
 from importlib import import_module
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The files of a service are parsed by the rules of their formats. Any other file is refused by a sentence."""
+"""Parse the files of a service by the rules of their formats, and refuse a file that breaks the rules with a message."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Every path has exactly one owner, fleet and Copier agree on the owner, and a platform-owned file names it."""
+"""Every path has exactly one owner, fleet and Copier agree on the owner, and a file of the platform is marked as such."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Ports that runs of `fleet up` reserve from each other."""
+"""Reserved ports: a port that one run of `fleet up` has reserved is taken for other runs."""
 
 import socket
 import subprocess

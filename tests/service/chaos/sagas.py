@@ -4,9 +4,9 @@
 
 Two workers of shop run the sagas, and a worker of the bank charges cards, refuses some, and answers some late or never.
 Workers also die between a commit and its acknowledgement, jobs are lost or come several times, and in the middle shop is
-replaced by a version with one more step. At the end each card that was charged belongs to a confirmed order or has a refund; no order is lost, has
-an effect twice or in another order, or waits for anything. The exit status is 0 if that is so. With `--mutant no-row-lock`,
-and with each other of tests/service/chaos/mutants.py, the run should fail.
+replaced by a version with one more step. At the end each charged card belongs to a confirmed order or has a refund. No
+order is lost, has an effect twice, has its effects in the wrong sequence, or still waits. The exit status is 0 if all of
+this is true. With `--mutant no-row-lock`, and with each other mutant of tests/service/chaos/mutants.py, the run should fail.
 """
 
 import argparse
@@ -189,7 +189,10 @@ class Chaos:
         )
 
     async def count(self, *, timeout_seconds: float) -> Count:
-        """Wait until all orders are settled, or nothing changes any more, or the time is over; then compare."""
+        """Wait until all orders are settled, nothing changes any more, or the time is over. Return the result.
+
+        The result compares the recorded effects of each order with the effects that belong to its final state.
+        """
         for name in WORKERS:  # from here on, nothing breaks
             die_order(self.running.folder, name).unlink(missing_ok=True)
         deadline, changed_at, last = time.monotonic() + timeout_seconds, time.monotonic(), None

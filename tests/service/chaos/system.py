@@ -240,7 +240,7 @@ def _link(port: int) -> Link:
 
 
 def _mounted(folder: Path, stack: contextlib.ExitStack) -> bool:
-    """Return whether the folder is now a small disk of its own, until the stack is closed."""
+    """Mount a small disk on the folder until the stack is closed. Return False if this machine does not allow that."""
     if os.geteuid() != 0 or sys.platform != "linux":
         return False
     if subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "tmpfs", folder], capture_output=True).returncode != 0:

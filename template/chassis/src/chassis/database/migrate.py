@@ -104,8 +104,9 @@ def unknown_revisions(script: ScriptDirectory, applied: Sequence[str], recorded:
     """Return the revisions that a newer version has applied and this version does not know.
 
     If there are any, this version has nothing to apply. Raises HistoryDiffers if such a database lacks a migration of
-    this version: a newer version would have applied it. `recorded` are the revisions in `chassis.migrations`. A branch
-    (the service's or the chassis') has no recorded revision, if only versions without that table have migrated it.
+    this version, which the newer version would have applied. `recorded` are the revisions in `chassis.migrations`. A
+    lack is not reported for the branch (the service's or the chassis') of an unknown revision if none of the branch is
+    recorded: only versions without that table have migrated the branch, and they recorded nothing.
     """
     newer = sorted(set(applied) - {known.revision for known in script.walk_revisions()})
     remembered = {_is_of_chassis(revision) for revision in recorded}

@@ -173,7 +173,7 @@ async def _run(
 
 
 class _NotCommitted(Exception):
-    """The commit has failed. The application answers, because the route's own handlers take the answer for sent already."""
+    """The commit has failed. The route's own error handlers cannot answer, because they take the first answer for sent."""
 
 
 async def _repeat(answer: Answer, request: bytes, scope: Scope, receive: Receive, send: Send) -> None:

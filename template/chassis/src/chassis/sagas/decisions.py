@@ -67,5 +67,6 @@ async def _resume(uow: UnitOfWork, sagas: Sagas, row: Any, state: str, reason: s
     uow.subject = row["subject"]
     job = AdvanceSagaV1(saga_id=row["id"], turn=turn)
     await uow.enqueue(job)
-    if state == "waiting" and row["deadline"] > row["now"]:  # the delayed job in the outbox is for an earlier turn
+    # The delayed job in the outbox belongs to an earlier turn, so the saga would ignore the job at the deadline.
+    if state == "waiting" and row["deadline"] > row["now"]:
         await uow.enqueue(job, after=row["deadline"] - row["now"])

@@ -68,7 +68,7 @@ class SagaPlayer:
         await self.play()
 
     async def pass_time(self, duration: timedelta) -> None:
-        """Let all deadlines of sagas, and all delayed jobs, come nearer by this time, and run what is due then."""
+        """Bring the deadlines of sagas and the delayed jobs nearer by this duration, and run the work that is due then."""
         await self._database.execute(_EARLIER, duration)
         await self.play()
 

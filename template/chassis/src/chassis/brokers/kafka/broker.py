@@ -1,4 +1,4 @@
-"""Kafka, by aiokafka: it lives in the event loop, so the rebalances of a group need no thread.
+"""Kafka, by aiokafka. The library works in the event loop, so the rebalances of a group need no thread.
 
 Each name has a topic. A job that no service consumes within the retention is lost, as an event is.
 

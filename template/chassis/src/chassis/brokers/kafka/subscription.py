@@ -139,7 +139,7 @@ class KafkaSubscription(ConsumerRebalanceListener):
                     self._consumer.seek(place, min(partition.released))
 
     async def touch(self, deliveries: Sequence[Delivery]) -> None:
-        """Commit, also while nothing is fetched. Kafka takes no partition from a member that is alive."""
+        """Commit finished messages. The deliveries themselves need nothing: Kafka takes no partition from a live replica."""
         await self._commit_now_and_then()
 
     async def close(self) -> None:

@@ -67,7 +67,7 @@ class Server:
 
 
 def spawn(arguments: list[str], *, stop_signal: signal.Signals, **options: Any) -> Process:
-    """Start a child that does not outlive this process. `options` go to subprocess.Popen. Without `stdin` it has none.
+    """Start a child that does not outlive this process. `options` go to subprocess.Popen. The default stdin is empty.
 
     The child has a session of its own, so that Ctrl-C in the terminal reaches only this process, which stops its
     children in order.

@@ -1,4 +1,6 @@
-"""Compare single keywords of a writer's alternative with a reader's schema, for containment.py.
+"""Compare single keywords of two schemas for containment.py: an alternative of a writer, and a demand of a reader.
+
+normal_form.py explains alternatives and demands.
 
 This module needs only the standard library, because fleet/schemas/keyword_rules.py is the same file.
 """
