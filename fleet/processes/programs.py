@@ -17,6 +17,12 @@ from fleet.errors import FleetError
 from fleet.processes import watchdog
 from fleet.processes.watchdog import STOP_SECONDS
 
+PROGRAM_SECONDS = 60 * 60
+"""The time that a program has. A service whose tests never end would otherwise keep the run from its end."""
+
+TIMED_OUT = 124
+"""The exit status of a program that was stopped after PROGRAM_SECONDS, as that of the command `timeout`."""
+
 # A shell that starts the program once a line arrives: once the watchdog knows the process group. A run that is killed before that
 # starts no program.
 GATE = ("/bin/sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh")
@@ -76,7 +82,7 @@ class Programs:
         self._is_stopping = False
 
     def run(self, command: Sequence[str], *, log: BinaryIO, cwd: Path, environment: Mapping[str, str]) -> int:
-        """Run a program, append its output to the log, and return its exit status. Raises FleetError after `stop`."""
+        """Run a program, append its output to the log, and return its exit status: TIMED_OUT after PROGRAM_SECONDS. Raises FleetError after `stop`."""
         with self._lock:
             self._refuse_stopped()
             # The program gets a process group of its own, which is stopped as a whole, and which Ctrl-C does not reach.
@@ -94,7 +100,11 @@ class Programs:
             _write(program, "go")
             _close(program)
         try:
-            status = program.wait()
+            status = program.wait(PROGRAM_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.write(f"fleet has stopped `{command[0]}` after {PROGRAM_SECONDS / 60:.0f} minutes\n".encode())
+            _stop([program])
+            status = TIMED_OUT
         finally:
             with self._lock:
                 self._running.discard(program)
@@ -111,13 +121,7 @@ class Programs:
         with self._lock:
             self._is_stopping = True
             running = list(self._running)
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for program in running:
-                with suppress(ProcessLookupError):
-                    os.killpg(program.pid, number)
-            for program in running:
-                with suppress(subprocess.TimeoutExpired):
-                    program.wait(STOP_SECONDS)
+        _stop(running)
 
     def __enter__(self) -> "Programs":
         return self
@@ -127,6 +131,17 @@ class Programs:
     ) -> None:
         self.stop()
         self._guard.close()
+
+
+def _stop(programs: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Stop the process groups of the programs: SIGTERM, then SIGKILL after STOP_SECONDS."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for program in programs:
+            with suppress(ProcessLookupError):
+                os.killpg(program.pid, number)
+        for program in programs:
+            with suppress(subprocess.TimeoutExpired):
+                program.wait(STOP_SECONDS)
 
 
 def _write(program: subprocess.Popen[bytes], line: str) -> None:
