@@ -60,10 +60,11 @@ def describe_timeout(what: str) -> str:
 def limit_resources(what: str) -> Generator[None]:
     """Stop the block once it has computed for too long or needs too much memory.
 
-    An inner block has no limits of its own. Only the main thread has a limit of time, because signals reach only that thread.
+    An inner block has no limits of its own. Only the main thread has limits: signals reach only that thread, and the limit of
+    memory is one of the whole process, which two threads would not restore in the right order.
     Raises LimitExceeded, with `what` as the subject of its message.
     """
-    if getattr(_state, "is_limited", False):
+    if threading.current_thread() is not threading.main_thread() or getattr(_state, "is_limited", False):
         yield
         return
     seconds = limit_seconds()
@@ -83,10 +84,6 @@ def limit_resources(what: str) -> Generator[None]:
 
 @contextmanager
 def _limit_time(seconds: float) -> Generator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise _OutOfTime
 

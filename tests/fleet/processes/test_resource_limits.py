@@ -3,8 +3,10 @@
 import ast
 import itertools
 import os
+import resource
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -35,6 +37,25 @@ from fleet.template.answers import Answers, load, load_all
 from tests.fleet.bombs import DEEP, blob, bomb, forge, laughs, many, with_tree
 from tests.fleet.services import Born, commit
 from tests.support.commands import git as git_of_tests
+
+
+def test_a_thread_leaves_the_memory_limit_of_the_process_alone() -> None:
+    """Otherwise a limit stayed for ever: a thread restored the limit that the main thread had in the meantime."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def prepare() -> None:
+        with limit_resources("the preparation"):
+            has_begun.set()
+            may_end.wait(10)
+
+    with limit_resources("the service"):
+        thread = threading.Thread(target=prepare)
+        thread.start()
+        assert has_begun.wait(10)
+    may_end.set()
+    thread.join()
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def for_ever() -> None:
