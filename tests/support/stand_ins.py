@@ -45,6 +45,10 @@ def _fetched_by_uv() -> dict[str, str]:
     }
 
 
+OF_OUR_FLEET = {"FLEET_TEMPLATE", "FLEET_TRUSTED_TEMPLATES", "FLEET_POLICY", "FLEET_TODAY"}
+"""Variables that tests of `fleet` leave in this process for as long as it runs."""
+
+
 @dataclass
 class Machine:
     """A machine. `answers` maps the words of a command to its exit status and output. Other commands succeed silently."""
@@ -53,7 +57,7 @@ class Machine:
     answers: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def run(self, command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command as a runner does: in a shell that ends at the first failure."""
+        """Run a command as a runner does: in a shell that ends at the first failure, and without our variables for `fleet`."""
         env = service_environment(
             PATH=f"{self.folder / 'bin'}:{os.environ['PATH']}",
             STAND_IN_LOG=str(self.folder / "log"),
@@ -62,6 +66,7 @@ class Machine:
         )
         # The machine's home is not the user's home, but the machine may use the cache that uv has for the user.
         env |= {"HOME": str(self.folder), **_fetched_by_uv()}
+        env = {name: value for name, value in env.items() if name not in OF_OUR_FLEET or name in environment}
         shell = ["bash", "-e", "-c", command]
         return subprocess.run(shell, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 

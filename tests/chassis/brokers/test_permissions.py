@@ -86,6 +86,7 @@ def kafka() -> Generator[tuple[str, str]]:
 def rabbitmq(run: Run) -> tuple[str, str]:
     """The server of the other tests, with one more user: no other test has exchanges of these names."""
     server = run("rabbitmq")
+    brokers.rabbitmqctl(server, "await_startup")  # the server listens before all of its applications run
     brokers.rabbitmqctl(server, "add_user", "billing", PASSWORD)
     for line in commands_of("rabbitmqctl").splitlines():
         brokers.rabbitmqctl(server, *line.split())

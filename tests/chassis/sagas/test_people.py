@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,9 @@ from tests.support.waiting import until
 Work = Callable[[], Any]
 
 
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT[^ ]+ \[")
+
+
 class Clerk:
     """A person at the command line of the ordering service. The command runs in a thread, as a process of its own would."""
 
@@ -40,10 +44,12 @@ class Clerk:
         self.service, self._capsys = service, capsys
 
     async def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        self._capsys.readouterr()  # drop the log of the worker
+        """Return the exit status and both outputs, without the log of the worker, which goes on in the same process."""
+        self._capsys.readouterr()
         status = await asyncio.to_thread(main, self.service, ["sagas", *arguments])
         shown = self._capsys.readouterr()
-        return status, shown.out, shown.err
+        output = "".join(line for line in shown.out.splitlines(keepends=True) if not LOG_LINE.match(line))
+        return status, output, shown.err
 
 
 @pytest.fixture
