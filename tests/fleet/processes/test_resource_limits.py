@@ -40,7 +40,7 @@ from tests.support.commands import git as git_of_tests
 
 
 def test_a_thread_leaves_the_memory_limit_of_the_process_alone() -> None:
-    """Otherwise a limit stayed for ever: a thread restored the limit that the main thread had in the meantime."""
+    """Otherwise a limit would stay, because the thread would restore the limit that the main thread had."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     has_begun, may_end = threading.Event(), threading.Event()
 
