@@ -11,23 +11,41 @@ REQUEST_SECONDS = 10
 
 
 class Refusal:
-    """Accept connections on the service's socket between `open` and `close`, and close each connection after the answer."""
+    """Accept connections on the service's socket between `open` and `close`, and close each connection after the answer.
+
+    `asyncio.start_server` would lose a connection that it accepts just before its end, and the caller would wait for long.
+    """
 
     def __init__(self, listener: socket.socket, why: Callable[[], str]) -> None:
         self._listener, self._why = listener, why
-        self._server: asyncio.Server | None = None
+        self._accepting: socket.socket | None = None
+        self._answers: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._answer, sock=self._listener.dup())
+        if self._accepting is None:
+            self._accepting = self._listener.dup()
+            self._accepting.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._accepting, self._accept, self._accepting)
 
     def close(self) -> None:
         """Accept no more connections: they wait in the socket's queue for the service."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._accepting is not None:
+            asyncio.get_running_loop().remove_reader(self._accepting)
+            self._accepting.close()
+            self._accepting = None
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, accepting: socket.socket) -> None:
+        try:
+            connection, _ = accepting.accept()
+        except OSError:  # the caller has gone, or this process has no more files for now: the loop calls again
+            return
+        answer = asyncio.create_task(self._answer(connection))
+        self._answers.add(answer)
+        answer.add_done_callback(self._answers.discard)
+
+    async def _answer(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=connection)
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(REQUEST_SECONDS):
                 await reader.readuntil(b"\r\n\r\n")

@@ -1,8 +1,11 @@
 """The answer to the callers of a service that does not run."""
 
 import asyncio
+import gc
 import json
 import socket
+
+import pytest
 
 from fleet.up.health import ask
 from fleet.up.refusal import Refusal
@@ -36,3 +39,25 @@ async def test_the_body_of_a_request_does_not_reset_the_answer() -> None:
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] == 503
         writer.close()
         refusal.close()
+
+
+@pytest.mark.parametrize("rounds", range(4))
+async def test_a_caller_that_is_accepted_while_the_socket_is_passed_on_is_answered(rounds: int) -> None:
+    """A server of asyncio loses such a connection: the caller then waits until the garbage is collected."""
+    gc.disable()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            refusal = Refusal(listener, lambda: "orders does not run")
+            await refusal.open()
+            with socket.create_connection(listener.getsockname()[:2]) as caller:
+                caller.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                for _ in range(rounds):
+                    await asyncio.sleep(0)
+                refusal.close()
+                await asyncio.sleep(0.01)
+                await refusal.open()
+                caller.settimeout(10)
+                assert (await asyncio.to_thread(caller.recv, 100)).startswith(b"HTTP/1.1 503 ")
+            refusal.close()
+    finally:
+        gc.enable()
