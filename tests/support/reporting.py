@@ -11,12 +11,12 @@ BUDGET_MINUTES = 25
 """The budget of `make test` on an idle machine with two cores, with empty caches too."""
 
 BUDGETS = {
-    "tests/template": 190,
-    "tests/service": 480,
+    "tests/template": 160,
+    "tests/service": 520,
     "tests/chassis": 320,
-    "tests/fleet": 750,
-    "tests/delivery": 190,
-    "tests/repository": 60,
+    "tests/fleet": 850,
+    "tests/delivery": 175,
+    "tests/repository": 55,
 }
 """Seconds of processor time for each folder, of the tests and of the programs that they wait for.
 
