@@ -21,7 +21,7 @@ from fleet.commands.update import update, update_all
 from fleet.errors import FleetError, describe_os_error
 from fleet.output import warn
 
-GARBAGE_AFTER = 100_000
+GARBAGE_AFTER = 5_000
 """How many objects more than before are made until Python looks for garbage."""
 
 
