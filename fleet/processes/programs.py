@@ -82,7 +82,10 @@ class Programs:
         self._is_stopping = False
 
     def run(self, command: Sequence[str], *, log: BinaryIO, cwd: Path, environment: Mapping[str, str]) -> int:
-        """Run a program, append its output to the log, and return its exit status: TIMED_OUT after PROGRAM_SECONDS. Raises FleetError after `stop`."""
+        """Run a program, append its output to the log, and return its exit status, which is TIMED_OUT after PROGRAM_SECONDS.
+
+        Raises FleetError after `stop`.
+        """
         with self._lock:
             self._refuse_stopped()
             # The program gets a process group of its own, which is stopped as a whole, and which Ctrl-C does not reach.

@@ -62,16 +62,22 @@ case "$*" in *serve) touch serving; exec sleep 600 ;; esac
 """
 
 
-async def test_a_service_whose_start_hangs_is_stopped_at_once(orders: Checkout, tmp_path: Path) -> None:
-    program = orders.folder / ".venv/bin/python"
-    program.parent.mkdir(parents=True)
-    program.write_text(HANGS)
-    program.chmod(0o755)
+def installed_service(orders: Checkout, tmp_path: Path, guard: Guard, program: str) -> ProductService:
+    """Make a service whose environment is installed, and whose Python is this program."""
+    python = orders.folder / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(program)
+    python.chmod(0o755)
     for path in ("uv.lock", ".venv/.ready"):
         (orders.folder / path).touch()
-    guard = Guard(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
     one = service(orders, tmp_path, [], guard)
     one._tools.shared.set_result(Shared({"orders": one.port}, {"orders": "postgresql://orders"}))
+    return one
+
+
+async def test_a_service_whose_start_hangs_is_stopped_at_once(orders: Checkout, tmp_path: Path) -> None:
+    guard = Guard(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    one = installed_service(orders, tmp_path, guard, HANGS)
     run = asyncio.create_task(one.run())
     try:
         await until((orders.folder / "serving").exists, lambda: one.problem)
@@ -88,15 +94,8 @@ async def test_a_service_whose_start_hangs_is_stopped_at_once(orders: Checkout, 
 async def test_a_service_that_is_ended_by_a_signal_without_a_name_is_broken_and_the_others_go_on(
     orders: Checkout, tmp_path: Path
 ) -> None:
-    program = orders.folder / ".venv/bin/python"
-    program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/sh\ncase "$*" in *serve) kill -40 $$ ;; esac\n')
-    program.chmod(0o755)
-    for path in ("uv.lock", ".venv/.ready"):
-        (orders.folder / path).touch()
     guard = Guard(os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
-    one = service(orders, tmp_path, [], guard)
-    one._tools.shared.set_result(Shared({"orders": one.port}, {"orders": "postgresql://orders"}))
+    one = installed_service(orders, tmp_path, guard, '#!/bin/sh\ncase "$*" in *serve) kill -40 $$ ;; esac\n')
     try:
         await run_until_broken(one)
     finally:
